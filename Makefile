@@ -27,6 +27,7 @@ results: $(TEST_READY)  ## train and evaluate every seed of the result tables; c
 	@$(BIN)/python -m benchmarks.results $(ARGS)
 
 setup: $(TEST_READY)  ## only the environment for development
+	@echo "ready: $(VENV)"
 
 lint: $(TEST_READY)  ## formatting and lint, nothing is changed
 	@$(BIN)/ruff format --check --quiet . || { echo "formatting differs: make format"; exit 1; }

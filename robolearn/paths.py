@@ -10,9 +10,10 @@ _SCHEME = "package://"
 
 
 def share_dir() -> Path:
-    """The folder with `package.xml`, `configs/` and `launch/`: the source tree, or the installed share/robolearn.
+    """The folder with `package.xml`, `configs/` and `launch/`.
 
-    Covers source and editable use, pip (environment, --user, --target) and colcon install spaces.
+    The source tree where it is used from there (editable, colcon --symlink-install), else the share/robolearn
+    of the installation (pip into an environment, --user or --target, colcon).
     """
     source = Path(__file__).resolve().parent.parent  # resolved: colcon's --symlink-install links the packages
     installed = [parent / "share" / "robolearn" for parent in Path(__file__).absolute().parents]
