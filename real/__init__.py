@@ -1,0 +1,1 @@
+"""The physical world: ROS 2 nodes, robot profiles, safety."""

@@ -1,0 +1,153 @@
+"""From a policy's action to a joint command, through the kinematic limits: the same in simulation and on hardware.
+
+An action term is a registered class with `target(action, last)` and its inverse `action(target, last)`, which tells a
+learner what the limits left of its action. Both take and return (B, n) tensors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from robolearn.kinematics import Chain, damped_ik
+from robolearn.limits import JointLimits, TargetState, limit_target
+from robolearn.spec import ActionSpec, ControlMode, RobotSpec
+
+
+class ActionTerm(Protocol):
+    mode: ControlMode
+
+    def __init__(self, spec: ActionSpec, robot: RobotSpec, device: torch.device | str): ...
+
+    def target(self, action: Tensor, last: Tensor) -> Tensor:
+        """Joint target (rad, m) or effort (N m, N) of the arm's joints from the last target."""
+        ...
+
+    def action(self, target: Tensor, last: Tensor) -> Tensor:
+        """The action that would have given `target`."""
+        ...
+
+
+ACTIONS: dict[str, type[ActionTerm]] = {}
+
+
+def action_term(name: str):  # noqa: ANN201 - a decorator
+    """Register an action term under `name`, the `function` of an ActionSpec."""
+
+    def add(cls: type) -> type:
+        ACTIONS[name] = cls
+        return cls
+
+    return add
+
+
+@action_term("joint_position_delta")
+class JointPositionDelta:
+    """Moves the joint set-points by scale * action (rad)."""
+
+    mode: ControlMode = "position"
+
+    def __init__(self, spec: ActionSpec, robot: RobotSpec, device: torch.device | str):
+        self.scale = torch.tensor(spec.scale, device=device)
+
+    def target(self, action: Tensor, last: Tensor) -> Tensor:
+        return last + self.scale * action
+
+    def action(self, target: Tensor, last: Tensor) -> Tensor:
+        return (target - last) / self.scale
+
+
+@action_term("joint_position")
+class JointPosition:
+    """Puts the joint set-points at default + scale * action (rad)."""
+
+    mode: ControlMode = "position"
+
+    def __init__(self, spec: ActionSpec, robot: RobotSpec, device: torch.device | str):
+        self.scale = torch.tensor(spec.scale, device=device)
+        self.centre = torch.tensor(robot.of("default_joint_pos", robot.arm_joints), device=device)
+
+    def target(self, action: Tensor, last: Tensor) -> Tensor:
+        return self.centre + self.scale * action
+
+    def action(self, target: Tensor, last: Tensor) -> Tensor:
+        return (target - self.centre) / self.scale
+
+
+@action_term("ee_delta")
+class EndEffectorDelta:
+    """Moves the end effector's set-point by scale * action (3 metres, 3 rad as a rotation vector, base frame), by
+    damped least squares at the last joint set-point. `params.damping` trades accuracy for calm near singularities."""
+
+    mode: ControlMode = "position"
+
+    def __init__(self, spec: ActionSpec, robot: RobotSpec, device: torch.device | str):
+        self.scale = torch.tensor(spec.scale, device=device)
+        self.chain = Chain(robot.urdf, robot.ee_link, robot.arm_joints, device)
+        self.damping = float(spec.params.get("damping", 0.05))
+        self._jacobian = torch.empty(0)
+
+    def target(self, action: Tensor, last: Tensor) -> Tensor:
+        _, self._jacobian = self.chain.pose_and_jacobian(last)
+        return last + damped_ik(self._jacobian, self.scale * action, self.damping)
+
+    def action(self, target: Tensor, last: Tensor) -> Tensor:
+        return (self._jacobian @ (target - last)[..., None]).squeeze(-1) / self.scale
+
+
+@action_term("joint_effort")
+class JointEffort:
+    """Applies scale * action (N m or N)."""
+
+    mode: ControlMode = "effort"
+
+    def __init__(self, spec: ActionSpec, robot: RobotSpec, device: torch.device | str):
+        self.scale = torch.tensor(spec.scale, device=device)
+
+    def target(self, action: Tensor, last: Tensor) -> Tensor:
+        return self.scale * action
+
+    def action(self, target: Tensor, last: Tensor) -> Tensor:
+        return target / self.scale
+
+
+@dataclass(frozen=True)
+class Command:
+    """What goes to the arm's low-level controller for one period."""
+
+    target: Tensor  # (B, n) rad, m, N m or N, by `mode` of the term
+    applied_action: Tensor  # (B, A)
+    clipped: Tensor  # (B,) bool: some joint was limited
+
+
+class Commander:
+    """An action term behind the limits, with the set-points it has let through."""
+
+    def __init__(self, spec: ActionSpec, robot: RobotSpec, num_envs: int, dt: float, device: torch.device | str):
+        if spec.function not in ACTIONS:
+            raise KeyError(f"no action term '{spec.function}'; there are {', '.join(sorted(ACTIONS))}")
+        self.term = ACTIONS[spec.function](spec, robot, device)
+        self.mode = self.term.mode
+        self.low, self.high, self.dt = spec.low, spec.high, dt
+        self.limits = JointLimits.of(robot, robot.arm_joints, device)
+        self.effort_limit = torch.tensor(robot.of("effort_limit", robot.arm_joints), device=device)
+        rest = torch.tensor(robot.of("default_joint_pos", robot.arm_joints), device=device)
+        self.last = TargetState.at(rest.expand(num_envs, -1))
+
+    def __call__(self, action: Tensor) -> Command:
+        """One period's command for action (B, A); non-finite entries count as zero, the rest is clamped."""
+        action = torch.nan_to_num(action, nan=0.0).clamp(self.low, self.high)
+        last = self.last.position
+        wanted = self.term.target(action, last)
+        if self.mode == "effort":
+            effort = torch.minimum(torch.maximum(wanted, -self.effort_limit), self.effort_limit)
+            return Command(effort, self.term.action(effort, last), (effort != wanted).any(1))
+        self.last, clipped = limit_target(wanted, self.last, self.limits, self.dt)
+        return Command(self.last.position, self.term.action(self.last.position, last), clipped.any(1))
+
+    def reset(self, mask: Tensor, joint_pos: Tensor) -> None:
+        """The environments in mask (B,) rest at joint_pos (B, n)."""
+        self.last.reset(mask, joint_pos)

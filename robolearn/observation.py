@@ -1,0 +1,175 @@
+"""Observation terms, and the memory that stacks them: one code path for 4096 simulated robots and one real one.
+
+A term is a registered pure function that takes, by name, what it needs of `robot` (RobotState), `scene` (SceneState)
+and `action` (the last applied action, (B, A)), and its own parameters; it returns (B, n) or an image batch.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robolearn.rotations import quat_to_matrix, rotation_difference
+from robolearn.spec import ObservationSpec, TermSpec
+from robolearn.state import RobotState, SceneState
+
+TERMS: dict[str, Callable[..., Tensor]] = {}
+
+
+def term(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Register an observation term under its function's name."""
+    TERMS[function.__name__] = function
+    return function
+
+
+@term
+def joint_pos(robot: RobotState, joints: Tensor, offset: Tensor) -> Tensor:
+    """Positions of `joints` (indices) less `offset`, rad or m."""
+    return robot.joint_pos[:, joints] - offset
+
+
+@term
+def joint_vel(robot: RobotState, joints: Tensor) -> Tensor:
+    return robot.joint_vel[:, joints]
+
+
+@term
+def joint_target_error(robot: RobotState, joints: Tensor) -> Tensor:
+    """Set-point less position: what the low-level controller is still working on."""
+    return (robot.joint_target - robot.joint_pos)[:, joints]
+
+
+@term
+def joint_effort(robot: RobotState, joints: Tensor) -> Tensor:
+    return robot.joint_effort[:, joints]
+
+
+@term
+def angle_sin_cos(robot: RobotState, joints: Tensor) -> Tensor:
+    """Sines then cosines of unbounded joints."""
+    angle = robot.joint_pos[:, joints]
+    return torch.cat((torch.sin(angle), torch.cos(angle)), dim=-1)
+
+
+@term
+def ee_position(robot: RobotState) -> Tensor:
+    return robot.ee_pose[:, :3]
+
+
+@term
+def ee_rotation_6d(robot: RobotState) -> Tensor:
+    """First two columns of the rotation matrix (Zhou et al. 2019): continuous, unlike quaternions."""
+    return quat_to_matrix(robot.ee_pose[:, 3:])[..., :2].transpose(1, 2).flatten(1)
+
+
+@term
+def ee_velocity(robot: RobotState) -> Tensor:
+    return robot.ee_vel
+
+
+@term
+def pose_error(robot: RobotState, scene: SceneState, command: str) -> Tensor:
+    """From the end effector to the commanded pose: metres, then a rotation vector in rad; base frame."""
+    goal = scene.commands[command]
+    return torch.cat(
+        (goal[:, :3] - robot.ee_pose[:, :3], rotation_difference(robot.ee_pose[:, 3:], goal[:, 3:])), dim=-1
+    )
+
+
+@term
+def command(scene: SceneState, name: str) -> Tensor:
+    return scene.commands[name]
+
+
+@term
+def last_action(action: Tensor) -> Tensor:
+    return action
+
+
+class ObservationTerms:
+    """The terms of a specification, ready to be called on states of one device."""
+
+    def __init__(self, spec: ObservationSpec, device: torch.device | str):
+        self.spec = spec
+        self._calls = {g: [_bind(t, device) for t in terms] for g, terms in spec.groups.items()}
+
+    def frames(self, robot: RobotState, scene: SceneState, action: Tensor) -> dict[str, Tensor]:
+        """One frame a group (B, n), and non-vector terms under `group/term`. Shapes are checked at the first call by
+        `check`; a term shared by groups is computed once."""
+        given = {"robot": robot, "scene": scene, "action": action}
+        cache: dict[tuple[str, str], Tensor] = {}
+        out: dict[str, Tensor] = {}
+        for group, calls in self._calls.items():
+            vectors = []
+            for spec, function, wants, params in calls:
+                key = (spec.function, repr(spec.params))
+                if key not in cache:
+                    cache[key] = function(**{w: given[w] for w in wants}, **params)
+                if spec.field.kind == "vector":
+                    vectors.append(cache[key])
+                else:
+                    out[f"{group}/{spec.field.name}"] = cache[key]
+            if vectors:
+                out[group] = torch.cat(vectors, dim=-1)
+        return out
+
+    def check(self, frames: dict[str, Tensor]) -> None:
+        """Raise ValueError if a frame's shape is not what the specification says."""
+        for key, shape in self.spec.shapes().items():
+            expected = (self.spec.frame_dim(key),) if key in self.spec.groups else shape
+            if tuple(frames[key].shape[1:]) != expected:
+                raise ValueError(f"observation '{key}' has shape {tuple(frames[key].shape[1:])}, not {expected}")
+
+
+def _bind(spec: TermSpec, device: torch.device | str) -> tuple[TermSpec, Callable[..., Tensor], list[str], dict]:
+    if spec.function not in TERMS:
+        raise KeyError(f"no observation term '{spec.function}'; there are {', '.join(sorted(TERMS))}")
+    function = TERMS[spec.function]
+    parameters = inspect.signature(function).parameters
+    wants = [p for p in ("robot", "scene", "action") if p in parameters]
+    unknown = set(spec.params) - set(parameters)
+    if unknown:
+        raise ValueError(f"term '{spec.function}' takes {list(parameters)}, not {sorted(unknown)}")
+    return spec, function, wants, {k: _tensor(v, device) for k, v in spec.params.items()}
+
+
+def _tensor(value: Any, device: torch.device | str) -> Any:
+    if isinstance(value, (list, tuple)) and all(isinstance(v, (int, float)) for v in value):
+        return torch.tensor(value, device=device)
+    return value
+
+
+class ObservationMemory:
+    """The last `history` frames of each group. The first frame after a reset fills the whole history."""
+
+    def __init__(self, spec: ObservationSpec, num_envs: int, device: torch.device | str):
+        self.buffers = {
+            g: torch.zeros(num_envs, n, spec.frame_dim(g), device=device) for g, n in spec.history.items() if n > 1
+        }
+        self.fresh = torch.ones(num_envs, dtype=torch.bool, device=device)
+
+    def reset(self, mask: Tensor) -> None:
+        self.fresh = self.fresh | mask
+
+    def push(self, frames: dict[str, Tensor], mask: Tensor | None = None) -> dict[str, Tensor]:
+        """Append frames for the environments in mask (all by default); return the stacked observation of all."""
+        out = dict(frames)
+        for group, buffer in self.buffers.items():
+            frame = frames[group][:, None]
+            shifted = torch.cat((buffer[:, 1:], frame), dim=1)
+            shifted = torch.where(self.fresh[:, None, None], frame.expand_as(shifted), shifted)
+            self.buffers[group] = shifted if mask is None else torch.where(mask[:, None, None], shifted, buffer)
+            out[group] = self.buffers[group].flatten(1)
+        self.fresh = torch.zeros_like(self.fresh) if mask is None else self.fresh & ~mask
+        return out
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"fresh": self.fresh, **{f"buffer.{g}": b for g, b in self.buffers.items()}}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.fresh = state["fresh"]
+        self.buffers = {g: state[f"buffer.{g}"] for g in self.buffers}

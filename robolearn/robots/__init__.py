@@ -1,0 +1,1 @@
+"""One RobotSpec a file."""

@@ -1,0 +1,242 @@
+"""What a policy reads, what it commands and what robot it drives, as plain data that survives JSON.
+
+No torch here: a specification is compared, printed and stored on machines that run no network.
+Units are SI (m, rad, s, N, N m); quaternions are xyzw; frames are named in the fields.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+T = TypeVar("T")
+Kind = Literal["vector", "image", "depth", "scan", "goal_image", "point_cloud"]
+ControlMode = Literal["position", "velocity", "effort"]
+
+
+@dataclass(frozen=True)
+class Field:
+    """One named array, without the batch dimension.
+
+    An image is (H, W, 3) uint8, a depth image (H, W) metres, a scan (rays,) metres. `low` and `high` bound every
+    element, or each one when they have the array's length; None is unbounded.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    unit: str = ""
+    frame: str = ""
+    kind: Kind = "vector"
+    dtype: str = "float32"
+    low: tuple[float, ...] | None = None
+    high: tuple[float, ...] | None = None
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class TermSpec:
+    """One observation term: the registered function that computes it, its parameters, and what comes out."""
+
+    field: Field
+    function: str
+    params: dict[str, Any] = dataclasses.field(default_factory=dict)
+    privileged: bool = False
+    """True for what only a simulator knows; a bundle whose policy needs such a term refuses hardware."""
+    sensed: bool = True
+    """False for what the controller itself knows (goals, last action): no noise, no delay, no drop-outs."""
+
+
+@dataclass(frozen=True)
+class ObservationSpec:
+    """Terms by group. A group's vector terms are concatenated in order, each frame after the one before it
+    (oldest first) when `history` > 1; images and scans keep a key of their own, `group/term`."""
+
+    groups: dict[str, tuple[TermSpec, ...]]
+    history: dict[str, int] = field(default_factory=dict)
+
+    def terms(self, group: str) -> tuple[TermSpec, ...]:
+        if group not in self.groups:
+            raise KeyError(f"no observation group '{group}'; there are {', '.join(self.groups)}")
+        return self.groups[group]
+
+    def frame_dim(self, group: str) -> int:
+        """Length of one frame of the group's vector."""
+        return sum(t.field.size for t in self.terms(group) if t.field.kind == "vector")
+
+    def dim(self, group: str) -> int:
+        """Length of the group's vector, history included."""
+        return self.frame_dim(group) * self.history.get(group, 1)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every key of the observation dictionary, without the batch dimension."""
+        out: dict[str, tuple[int, ...]] = {g: (self.dim(g),) for g in self.groups if self.frame_dim(g)}
+        for group, terms in self.groups.items():
+            out |= {f"{group}/{t.field.name}": t.field.shape for t in terms if t.field.kind != "vector"}
+        return out
+
+    def privileged(self, group: str = "policy") -> tuple[str, ...]:
+        return tuple(t.field.name for t in self.terms(group) if t.privileged)
+
+
+@dataclass(frozen=True)
+class ActionSpec:
+    """The policy's output: (horizon, dim) numbers in [low, high], turned into joint targets by a registered term.
+
+    `horizon` > 1 is an action chunk of which the first `execute` steps are run.
+    """
+
+    function: str
+    names: tuple[str, ...]
+    unit: str
+    frame: str = "joint"
+    scale: tuple[float, ...] = ()
+    low: float = -1.0
+    high: float = 1.0
+    horizon: int = 1
+    execute: int = 1
+    params: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def dim(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True)
+class RobotSpec:
+    """A robot as its controllers see it. Tuples run over `joint_names`, in that order.
+
+    The low-level law is clip(kp (q* - q) + kd (v* - v) + feed-forward, +-effort_limit); a joint with kp = kd = 0 is
+    driven by effort, one with effort_limit = 0 is passive.
+    """
+
+    name: str
+    urdf: str
+    """Path or `package://` URI."""
+    base_link: str
+    ee_link: str
+    joint_names: tuple[str, ...]
+    lower: tuple[float, ...]
+    upper: tuple[float, ...]
+    velocity_limit: tuple[float, ...]
+    acceleration_limit: tuple[float, ...]
+    jerk_limit: tuple[float, ...]
+    effort_limit: tuple[float, ...]
+    kp: tuple[float, ...]
+    kd: tuple[float, ...]
+    default_joint_pos: tuple[float, ...]
+    arm_joints: tuple[str, ...]
+    """The joints that a policy's arm action commands; the others are held at their target."""
+    gripper_joints: tuple[str, ...] = ()
+    gravity_compensation: bool = False
+    min_rate_hz: float = 1.0
+    max_rate_hz: float = 1000.0
+    contact_exclude: tuple[tuple[str, str], ...] = ()
+    """Pairs of links that never collide with each other; neighbours in the chain are always excluded."""
+
+    def __post_init__(self) -> None:
+        for name in ("lower", "upper", "velocity_limit", "acceleration_limit", "jerk_limit", "effort_limit",
+                     "kp", "kd", "default_joint_pos"):  # fmt: skip
+            values = getattr(self, name)
+            if len(values) != self.dof:
+                raise ValueError(f"{self.name} has {self.dof} joints, {name} has {len(values)} values")
+            if not all(math.isfinite(v) for v in values) and name not in ("lower", "upper"):
+                raise ValueError(f"{self.name}: {name} must be finite, got {values}")
+        unknown = set(self.arm_joints + self.gripper_joints) - set(self.joint_names)
+        if unknown:
+            raise ValueError(f"{self.name}: {sorted(unknown)} are not among its joints {self.joint_names}")
+
+    @property
+    def dof(self) -> int:
+        return len(self.joint_names)
+
+    @property
+    def arm_ids(self) -> tuple[int, ...]:
+        return tuple(self.joint_names.index(n) for n in self.arm_joints)
+
+    def of(self, attribute: str, joints: tuple[str, ...]) -> tuple[float, ...]:
+        """The attribute's values for some joints, by name."""
+        values = getattr(self, attribute)
+        return tuple(values[self.joint_names.index(n)] for n in joints)
+
+
+@dataclass(frozen=True)
+class PolicySpec:
+    """Everything two sides must agree on before a policy may run: the contract inside a bundle."""
+
+    robot: str
+    rate_hz: float
+    observation: ObservationSpec
+    action: ActionSpec
+    recurrent_state: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Shape of each recurrent tensor, without the batch dimension; empty for a feed-forward policy."""
+    units: str = "SI: m, rad, s, N, N m"
+    quaternion: str = "xyzw"
+    world_frame: str = "ENU, bodies FLU"
+
+
+def differences(mine: Any, theirs: Any, path: str = "") -> list[str]:
+    """Every leaf in which two specifications differ, as `path: mine != theirs`."""
+    if dataclasses.is_dataclass(mine) and type(mine) is type(theirs):
+        pairs = [(f.name, getattr(mine, f.name), getattr(theirs, f.name)) for f in dataclasses.fields(mine)]
+    elif isinstance(mine, dict) and isinstance(theirs, dict):
+        pairs = [(k, mine.get(k), theirs.get(k)) for k in sorted(mine.keys() | theirs.keys(), key=str)]
+    elif isinstance(mine, tuple) and isinstance(theirs, tuple) and len(mine) == len(theirs):
+        pairs = [(str(i), a, b) for i, (a, b) in enumerate(zip(mine, theirs, strict=True))]
+    else:
+        return [] if mine == theirs else [f"{path}: {mine!r} != {theirs!r}"]
+    return [d for k, a, b in pairs for d in differences(a, b, f"{path}.{k}" if path else k)]
+
+
+def to_dict(value: Any) -> Any:
+    """Specification -> JSON-ready data (tuples become lists)."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_dict(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {k: to_dict(v) for k, v in value.items()}
+    return [to_dict(v) for v in value] if isinstance(value, (tuple, list)) else value
+
+
+def from_dict(cls: type[T], data: Any) -> T:
+    """JSON data -> specification. Unknown and missing keys are errors that name them."""
+    return typing.cast(T, _decode(cls, data, cls.__name__))
+
+
+def _decode(kind: Any, data: Any, path: str) -> Any:
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        return _decode_dataclass(kind, data, path)
+    if origin in (typing.Union, types.UnionType):
+        return None if data is None else _decode(next(a for a in args if a is not type(None)), data, path)
+    if origin is tuple:
+        if not isinstance(data, (list, tuple)):
+            raise ValueError(f"{path}: expected a list, found {data!r}")
+        kinds = [args[0]] * len(data) if args[-1] is Ellipsis else args
+        return tuple(_decode(k, v, f"{path}[{i}]") for i, (k, v) in enumerate(zip(kinds, data, strict=True)))
+    if origin is dict:
+        return {k: _decode(args[1], v, f"{path}.{k}") for k, v in data.items()}
+    if kind is float and isinstance(data, (int, float)) and not isinstance(data, bool):
+        return float(data)
+    if kind in (int, str, bool) and type(data) is not kind:
+        raise ValueError(f"{path}: expected {kind.__name__}, found {data!r}")
+    return data
+
+
+def _decode_dataclass(cls: Any, data: Any, path: str) -> Any:
+    if not isinstance(data, dict):
+        raise ValueError(f"{path}: expected an object, found {data!r}")
+    hints = typing.get_type_hints(cls)
+    names = {f.name for f in dataclasses.fields(cls)}
+    required = {
+        f.name for f in dataclasses.fields(cls)
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    }  # fmt: skip
+    if set(data) - names or required - set(data):
+        raise ValueError(f"{path}: unknown {sorted(set(data) - names)}, missing {sorted(required - set(data))}")
+    return cls(**{k: _decode(hints[k], v, f"{path}.{k}") for k, v in data.items()})

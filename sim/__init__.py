@@ -1,0 +1,1 @@
+"""Batched simulated environments: one task, every engine."""

@@ -1,0 +1,1 @@
+"""Physics engines behind one interface; each is imported when it is built."""

@@ -1,0 +1,166 @@
+"""A SceneCfg as a MuJoCo model, for every engine that reads one (MuJoCo C, mujoco-warp)."""
+
+from __future__ import annotations
+
+import math
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robolearn.optional import lazy
+from robolearn.paths import resolve
+from robolearn.spec import RobotSpec
+from sim.scene import Box, CameraCfg, ContactSensorCfg, Cylinder, ObjectCfg, RobotCfg, SceneCfg, Sphere
+
+mujoco = lazy("mujoco", extra="mujoco")
+
+
+def wxyz(xyzw: Any) -> list[float]:
+    """Quaternion to MuJoCo's order."""
+    return [xyzw[3], xyzw[0], xyzw[1], xyzw[2]]
+
+
+def compile_scene(scene: SceneCfg) -> Any:
+    """MjModel with bodies and joints named `asset/link`, one actuator a driven joint and one effort sensor a joint,
+    in RobotSpec.joint_names' order. Self-resets on divergence are off: the environment decides."""
+    spec = mujoco.MjSpec()
+    spec.option.timestep = scene.physics_dt_s
+    spec.option.gravity = [0.0, 0.0, -scene.gravity_mps2]
+    spec.option.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
+    _add_looks(spec, scene.ground)
+    for name, robot in scene.robots.items():
+        _add_robot(spec, name, robot)
+    for name, thing in scene.objects.items():
+        _add_object(spec, name, thing)
+    for name, sensor in scene.contact_sensors.items():
+        _add_contact_sensor(spec, name, sensor)
+    for name, camera in scene.cameras.items():
+        _add_camera(spec, name, camera)
+    return spec.compile()
+
+
+def _add_looks(spec: Any, ground: bool) -> None:
+    sky = spec.add_texture(name="sky", type=mujoco.mjtTexture.mjTEXTURE_SKYBOX, width=256, height=256)
+    sky.builtin, sky.rgb1, sky.rgb2 = mujoco.mjtBuiltin.mjBUILTIN_GRADIENT, [0.78, 0.85, 0.92], [1.0, 1.0, 1.0]
+    tiles = spec.add_texture(name="tiles", type=mujoco.mjtTexture.mjTEXTURE_2D, width=256, height=256)
+    tiles.builtin, tiles.rgb1, tiles.rgb2 = mujoco.mjtBuiltin.mjBUILTIN_CHECKER, [0.92, 0.92, 0.9], [0.85, 0.86, 0.87]
+    spec.add_material(name="ground", textures=["", "tiles"], texrepeat=[2, 2], texuniform=True)
+    spec.worldbody.add_light(pos=[0.8, -0.6, 2.5], dir=[-0.3, 0.25, -1.0])
+    if ground:
+        plane = mujoco.mjtGeom.mjGEOM_PLANE
+        spec.worldbody.add_geom(name="ground", type=plane, size=[0, 0, 1], material="ground")
+
+
+def _add_robot(spec: Any, name: str, cfg: RobotCfg) -> None:
+    robot = cfg.spec
+    child = mujoco.MjSpec.from_string(_prepared_urdf(resolve(robot.urdf)))
+    _refuse_unphysical(child, robot)
+    frame = spec.worldbody.add_frame(pos=list(cfg.pose[:3]), quat=wxyz(cfg.pose[3:]))
+    for first, second in robot.contact_exclude:
+        child.add_exclude(bodyname1=first, bodyname2=second)
+    for body in child.bodies[1:]:
+        body.gravcomp = 1.0 if robot.gravity_compensation else 0.0
+    for i, joint in enumerate(robot.joint_names):
+        _drive(child, robot, i, joint)
+    _paint(child)
+    spec.attach(child, prefix=f"{name}/", frame=frame)
+
+
+def _prepared_urdf(path: Path) -> str:
+    """The URDF with absolute mesh paths and the compiler settings that we rely on."""
+    root = ElementTree.parse(path).getroot()
+    for mesh in root.iter("mesh"):
+        name = mesh.get("filename", "")
+        file = resolve(name) if "://" in name else path.parent / name
+        if not file.is_file():
+            raise FileNotFoundError(f"{path} names a mesh that is not there: {file}")
+        mesh.set("filename", str(file))
+    for old in root.findall("mujoco"):
+        root.remove(old)
+    settings = {"strippath": "false", "discardvisual": "true", "fusestatic": "false", "balanceinertia": "true"}
+    ElementTree.SubElement(ElementTree.SubElement(root, "mujoco"), "compiler", settings)
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _refuse_unphysical(child: Any, robot: RobotSpec) -> None:
+    names = {j.name for j in child.joints}
+    missing = [j for j in robot.joint_names if j not in names]
+    if missing:
+        raise ValueError(f"{robot.urdf} has no joints {missing}; it has {sorted(names)}")
+
+
+def _drive(child: Any, robot: RobotSpec, i: int, name: str) -> None:
+    """Joint limits, and the PD law as an affine actuator: gain (ctrl) - kp q - kd qd, clipped per joint."""
+    joint, effort = child.joint(name), robot.effort_limit[i]
+    joint.armature = 0.0
+    if math.isfinite(robot.lower[i]):
+        joint.range, joint.limited = [robot.lower[i], robot.upper[i]], True
+    joint.actfrcrange = [-effort, effort]
+    joint.actfrclimited = True
+    joint.actgravcomp = robot.gravity_compensation
+    if effort > 0.0:
+        actuator = child.add_actuator(name=name, target=name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
+        actuator.gaintype, actuator.biastype = mujoco.mjtGain.mjGAIN_FIXED, mujoco.mjtBias.mjBIAS_AFFINE
+        actuator.gainprm[0] = control_gain(robot.kp[i], robot.kd[i])
+        actuator.biasprm[1], actuator.biasprm[2] = -robot.kp[i], -robot.kd[i]
+    child.add_sensor(
+        name=f"effort/{name}", type=mujoco.mjtSensor.mjSENS_JOINTACTFRC,
+        objtype=mujoco.mjtObj.mjOBJ_JOINT, objname=name,
+    )  # fmt: skip
+
+
+def control_gain(kp: float, kd: float) -> float:
+    """What one unit of `ctrl` is worth: position targets for kp > 0, else velocity targets, else effort."""
+    return kp or kd or 1.0
+
+
+def _paint(child: Any) -> None:
+    for geom in child.geoms:
+        last = geom.parent.name.endswith(("hand", "finger", "pole"))
+        geom.rgba = [0.25, 0.27, 0.3, 1.0] if last else [0.93, 0.93, 0.95, 1.0]
+
+
+def _add_object(spec: Any, name: str, cfg: ObjectCfg) -> None:
+    body = spec.worldbody.add_body(name=name, pos=list(cfg.pose[:3]), quat=wxyz(cfg.pose[3:]))
+    if not cfg.fixed:
+        body.add_freejoint(name=name)
+    geom = body.add_geom(name=name, rgba=list(cfg.rgba), mass=cfg.mass_kg, friction=[cfg.friction, 0.005, 0.0001])
+    shape = cfg.shape
+    if isinstance(shape, Box):
+        geom.type, geom.size = mujoco.mjtGeom.mjGEOM_BOX, [s / 2 for s in shape.size_m]
+    elif isinstance(shape, Sphere):
+        geom.type, geom.size = mujoco.mjtGeom.mjGEOM_SPHERE, [shape.radius_m, 0, 0]
+    elif isinstance(shape, Cylinder):
+        geom.type, geom.size = mujoco.mjtGeom.mjGEOM_CYLINDER, [shape.radius_m, shape.length_m / 2, 0]
+    else:
+        spec.add_mesh(name=name, file=str(resolve(shape.path)), scale=[shape.scale] * 3)
+        geom.type, geom.meshname = mujoco.mjtGeom.mjGEOM_MESH, name
+
+
+def _add_contact_sensor(spec: Any, name: str, cfg: ContactSensorCfg) -> None:
+    """Net force, world frame, over all contacts of the body with `other` or with anything."""
+    force, net = 1 << int(mujoco.mjtConDataField.mjCONDATA_FORCE), 3
+    sensor = spec.add_sensor(
+        name=f"contact/{name}", type=mujoco.mjtSensor.mjSENS_CONTACT,
+        objtype=mujoco.mjtObj.mjOBJ_BODY, objname=cfg.body, intprm=[force, net, 1],
+    )  # fmt: skip
+    if cfg.other is not None:
+        sensor.reftype, sensor.refname = mujoco.mjtObj.mjOBJ_BODY, cfg.other
+
+
+def _add_camera(spec: Any, name: str, cfg: CameraCfg) -> None:
+    parent = spec.worldbody if cfg.link is None else spec.body(cfg.link)
+    camera = parent.add_camera(name=name, pos=list(cfg.eye_m), fovy=cfg.fov_deg)
+    camera.alt.xyaxes = look_at(np.array(cfg.eye_m), np.array(cfg.target_m))
+
+
+def look_at(eye: np.ndarray, target: np.ndarray) -> list[float]:
+    """MuJoCo camera axes (x right, y up; it looks along -z) for a camera at eye with world z up."""
+    back = (eye - target) / np.linalg.norm(eye - target)
+    right = np.cross([0.0, 0.0, 1.0], back)
+    if np.linalg.norm(right) < 1e-6:  # straight down: the image's up is then world y
+        right = np.array([1.0, 0.0, 0.0])
+    right /= np.linalg.norm(right)
+    return [*right, *np.cross(back, right)]

@@ -1,0 +1,191 @@
+"""The simulated Env: a task on an engine, B copies at once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robolearn import config
+from robolearn.actions import Commander
+from robolearn.env import Extras, Obs
+from robolearn.kinematics import Chain
+from robolearn.observation import ObservationMemory, ObservationTerms
+from robolearn.state import RobotState
+from sim import randomize, trace
+from sim.backends.base import Backend, BackendCfg
+from sim.scene import SceneCfg
+from sim.task import Task, TaskCfg
+
+
+class SimEnv:
+    """Fulfils `robolearn.env.Env`. A period is: command through the limits, delay, physics, state, rewards and ends,
+    final observation, masked reset, observation."""
+
+    def __init__(self, task: TaskCfg, backend: BackendCfg, num_envs: int, device: str = "cpu", seed: int = 0,
+                 trace_dir: Path | None = None):  # fmt: skip
+        if num_envs < 1:
+            raise config.ConfigError(f"num_envs must be at least 1, got {num_envs}")
+        self.num_envs, self.device, self.cfg = num_envs, torch.device(device), task
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+        self.task: Task = config.build(task)
+        self.robot = self.task.robot
+        self.step_dt = task.step_dt_s
+        self.max_episode_length = round(task.episode_length_s / task.step_dt_s)
+        self.observation_spec, self.action_spec = self.task.observation_spec(), self.task.action_spec()
+        self.backend: Backend = config.build(
+            backend, scene=self._scene(), num_envs=num_envs, device=self.device, seed=seed
+        )
+        self._build_pipeline()
+        self.task.setup(self.backend, self.generator)
+        self.trace = trace.Recorder(self, trace_dir)
+        self.diverged_count = 0
+
+    def _scene(self) -> SceneCfg:
+        """The task's scene, with what the randomisation changes declared."""
+        scene = self.task.scene()
+        declared = tuple((self.task.asset, p) for p in self.cfg.randomize.params)
+        return replace(scene, randomized=tuple(dict.fromkeys(scene.randomized + declared)))
+
+    def _build_pipeline(self) -> None:
+        b, device, cfg = self.num_envs, self.device, self.cfg.randomize
+        self.chain = Chain(self.robot.urdf, self.robot.ee_link, self.robot.joint_names, device)
+        self.terms = ObservationTerms(self.observation_spec, device)
+        self.memory = ObservationMemory(self.observation_spec, b, device)
+        self.commander = Commander(self.action_spec, self.robot, b, self.step_dt, device)
+        self.sensor = randomize.Sensor(self.observation_spec, cfg, b, self.generator)
+        self.pushes = randomize.Pushes(cfg, b, self.generator)
+        self._arm = torch.tensor(self.robot.arm_ids, device=device)
+        self._delay = randomize.Delay(cfg.action_delay, b, self.action_spec.dim, device)
+        self._rest = torch.tensor(self.robot.default_joint_pos, device=device)
+        self._spread = torch.tensor([n not in self.robot.gripper_joints for n in self.robot.joint_names], device=device)
+        self._target = self._rest.expand(b, -1).clone()
+        self._trim = torch.zeros(b, len(self._arm), device=device)
+        self._action = torch.zeros(b, self.action_spec.dim, device=device)
+        self.episode_length_buf = torch.zeros(b, dtype=torch.long, device=device)
+        self._return = torch.zeros(b, device=device)
+        self._clips = torch.zeros(b, device=device)
+
+    # --- the contract ----------------------------------------------------------------------------------------------
+
+    def reset(self, seed: int | None = None) -> tuple[Obs, Extras]:
+        if seed is not None:
+            self.generator.manual_seed(seed)
+        everyone = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
+        self._reset(everyone)
+        robot, scene = self._states()
+        frames = self.terms.frames(robot, scene, self._action)
+        self.terms.check(frames)
+        return self.memory.push(self.sensor(frames)), {"log": {}}
+
+    def step(self, action: Tensor) -> tuple[Obs, Tensor, Tensor, Tensor, Extras]:
+        if action.shape != (self.num_envs, self.action_spec.dim):
+            raise ValueError(
+                f"the action must be ({self.num_envs}, {self.action_spec.dim}), got {tuple(action.shape)}"
+            )
+        last_action, self._action = self._action, self._command(action)
+        before = self.backend.get_state()
+        self.trace.add(before, action)
+        self.backend.step(self.cfg.decimation)
+        diverged = self._recover(before)
+        self.episode_length_buf = self.episode_length_buf + 1
+
+        robot, scene = self._states()
+        terms = self.task.rewards(robot, scene, self._action, last_action)
+        reward = torch.stack(tuple(terms.values())).sum(0) * self.step_dt * ~diverged
+        terminated = self.task.terminated(robot, scene) | diverged
+        truncated = (self.episode_length_buf >= self.max_episode_length) & ~terminated
+        self._return = self._return + reward
+        done = terminated | truncated
+        extras = self._extras(robot, scene, terms, done)
+
+        final_obs = self.memory.push(self.sensor(self.terms.frames(robot, scene, self._action)))
+        obs = final_obs
+        if self.device.type != "cpu" or bool(done.any()):  # on a CPU the test is free; elsewhere it would wait
+            obs = self._restart(done)
+        return obs, reward, terminated, truncated, extras | {"final_obs": final_obs}
+
+    def close(self) -> None:
+        self.backend.close()
+
+    # --- the parts of a period -------------------------------------------------------------------------------------
+
+    def _command(self, action: Tensor) -> Tensor:
+        """Send the delayed action's command to the engine; what reached the robot, in action units."""
+        command = self.commander(self._delay(action))
+        self._clips = self._clips + command.clipped
+        if self.commander.mode == "effort":
+            effort = torch.zeros_like(self._target)
+            effort[:, self._arm] = command.target
+            self.backend.write_targets(self.task.asset, effort=effort)
+        else:
+            self._target[:, self._arm] = command.target
+            sent = self._target
+            if self.cfg.randomize.actuator_trim:
+                sent = sent.clone()
+                sent[:, self._arm] += self._trim
+            self.backend.write_targets(self.task.asset, position=sent)
+        if self.cfg.randomize.push_force_n:
+            self.backend.apply_wrench(self.task.asset, self.robot.ee_link, self.pushes())
+        return command.applied_action
+
+    def _recover(self, before: Tensor) -> Tensor:
+        """Environments whose physics diverged, put back to the state before; they end without reward."""
+        diverged = ~self.backend.finite()
+        if bool(diverged.any()):
+            self.diverged_count += int(diverged.sum())
+            self.trace.dump(diverged)
+            self.backend.set_state(before, diverged)
+        return diverged
+
+    def _states(self) -> tuple[RobotState, Any]:
+        asset, backend = self.task.asset, self.backend
+        joint_pos, joint_vel = backend.joint_pos(asset), backend.joint_vel(asset)
+        ee_pose, jacobian = self.chain.pose_and_jacobian(joint_pos)
+        robot = RobotState(
+            stamp_s=backend.time_s, joint_pos=joint_pos, joint_vel=joint_vel,
+            joint_effort=backend.joint_effort(asset), joint_target=self._target,
+            root_pose=backend.pose(asset), root_vel=backend.velocity(asset),
+            ee_pose=ee_pose, ee_vel=(jacobian @ joint_vel[..., None]).squeeze(-1),
+        )  # fmt: skip
+        return robot, self.task.scene_state(backend)
+
+    def _extras(self, robot: RobotState, scene: Any, terms: dict[str, Tensor], done: Tensor) -> Extras:
+        length = self.episode_length_buf.float()
+        episode = {k: v.float() for k, v in self.task.metrics(robot, scene).items()}
+        episode |= {"return": self._return, "length": length, "clip_rate": self._clips / length}
+        log = {f"reward/{k}": v.mean() for k, v in terms.items()}
+        log["diverged"] = torch.tensor(float(self.diverged_count))
+        return {"applied_action": self._action, "log": log, "episode": episode, "done": done}
+
+    def _restart(self, done: Tensor) -> Obs:
+        """Reset the environments that are done; the observation of all."""
+        self._reset(done)
+        robot, scene = self._states()
+        frames = self.terms.frames(robot, scene, self._action)
+        return self.memory.push(self.sensor(frames, done), done)
+
+    def _reset(self, mask: Tensor) -> None:
+        cfg, generator, asset, shape = self.cfg.randomize, self.generator, self.task.asset, self._target.shape
+        randomize.draw_params(self.backend, asset, cfg, mask, generator)
+        spread = randomize.uniform(shape, -cfg.initial_joint_pos, cfg.initial_joint_pos, generator)
+        speed = randomize.uniform(shape, -cfg.initial_joint_vel, cfg.initial_joint_vel, generator)
+        start = self._rest + spread * self._spread
+        self.backend.write_joints(asset, start, speed, mask)
+        row = mask[:, None]
+        self._target = torch.where(row, start, self._target)
+        if cfg.actuator_trim:
+            trim = torch.randn(self._trim.shape, generator=generator, device=self.device) * cfg.actuator_trim
+            self._trim = torch.where(row, trim, self._trim)
+        self.commander.reset(mask, start[:, self._arm])
+        self._delay.reset(mask, generator)
+        self.sensor.reset(mask)
+        self.memory.reset(mask)
+        self._action = self._action * ~row
+        self.episode_length_buf = self.episode_length_buf * ~mask
+        self._return, self._clips = self._return * ~mask, self._clips * ~mask
+        self.task.reset(self.backend, mask, generator)
+        self.backend.forward()

@@ -1,0 +1,115 @@
+"""What a world contains, as plain data that every engine can build. SI units; poses are position + quaternion xyzw."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from robolearn.spec import RobotSpec
+
+Pose = tuple[float, float, float, float, float, float, float]
+IDENTITY: Pose = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
+Param = Literal["mass", "inertia", "friction", "kp", "kd", "effort_limit"]
+
+
+@dataclass(frozen=True)
+class Box:
+    size_m: tuple[float, float, float]
+    """Full edge lengths."""
+
+
+@dataclass(frozen=True)
+class Sphere:
+    radius_m: float
+
+
+@dataclass(frozen=True)
+class Cylinder:
+    """Axis along z."""
+
+    radius_m: float
+    length_m: float
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Collides as its convex hull."""
+
+    path: str
+    scale: float = 1.0
+
+
+Shape = Box | Sphere | Cylinder | Mesh
+
+
+@dataclass(frozen=True)
+class ObjectCfg:
+    """A free rigid body, or a fixed one."""
+
+    shape: Shape
+    mass_kg: float = 0.1
+    pose: Pose = IDENTITY
+    fixed: bool = False
+    friction: float = 1.0
+    rgba: tuple[float, float, float, float] = (0.8, 0.4, 0.2, 1.0)
+
+    def __post_init__(self) -> None:
+        if not self.fixed and not self.mass_kg > 0.0:
+            raise ValueError(f"a free object needs a positive mass, got {self.mass_kg}")
+
+
+@dataclass(frozen=True)
+class RobotCfg:
+    spec: RobotSpec
+    pose: Pose = IDENTITY
+
+
+@dataclass(frozen=True)
+class CameraCfg:
+    """A pinhole camera at eye_m that looks at target_m (world z up); with `link` set, both are in that link's frame
+    (`asset/link`)."""
+
+    eye_m: tuple[float, float, float]
+    target_m: tuple[float, float, float]
+    fov_deg: float = 45.0
+    """Vertical."""
+    width: int = 84
+    height: int = 84
+    link: str | None = None
+
+
+@dataclass(frozen=True)
+class ContactSensorCfg:
+    """Net contact force on `body` (`asset` or `asset/link`), from `other` or from everything."""
+
+    body: str
+    other: str | None = None
+
+
+@dataclass(frozen=True)
+class FrameMarker:
+    """A triad drawn where the task says (goals); it has no physics."""
+
+    length_m: float = 0.1
+
+
+@dataclass(frozen=True)
+class SceneCfg:
+    robots: dict[str, RobotCfg]
+    objects: dict[str, ObjectCfg] = field(default_factory=dict)
+    cameras: dict[str, CameraCfg] = field(default_factory=dict)
+    contact_sensors: dict[str, ContactSensorCfg] = field(default_factory=dict)
+    markers: dict[str, FrameMarker] = field(default_factory=dict)
+    physics_dt_s: float = 1.0 / 240.0
+    gravity_mps2: float = 9.81
+    ground: bool = True
+    randomized: tuple[tuple[str, Param], ...] = ()
+    """(asset, field) pairs that `set_param` may change; declared before the build so that engines can allocate."""
+
+    def __post_init__(self) -> None:
+        overlap = self.robots.keys() & self.objects.keys()
+        if overlap:
+            raise ValueError(f"robots and objects share the names {sorted(overlap)}")
+        unknown = {a for a, _ in self.randomized} - self.robots.keys() - self.objects.keys()
+        if unknown:
+            raise ValueError(f"randomised assets {sorted(unknown)} are not in the scene")

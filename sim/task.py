@@ -1,0 +1,85 @@
+"""What a task is: a scene, what is observed and commanded, rewards and ends, in batched torch for every engine."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from robolearn import config
+from robolearn.spec import ActionSpec, ObservationSpec, RobotSpec
+from robolearn.state import RobotState, SceneState
+from sim.backends.base import Backend
+from sim.randomize import RandomizeCfg
+from sim.scene import SceneCfg
+
+
+@dataclass
+class TaskCfg:
+    name: str = "???"
+    episode_length_s: float = 3.0
+    physics_dt_s: float = 1.0 / 240.0
+    decimation: int = 8
+    """Physics sub-steps a control period; the policy's rate is 1 / (physics_dt_s * decimation)."""
+    randomize: RandomizeCfg = field(default_factory=RandomizeCfg)
+
+    def __post_init__(self) -> None:
+        if self.decimation < 1 or self.physics_dt_s <= 0.0 or self.episode_length_s < self.step_dt_s:
+            raise ValueError("a task needs decimation >= 1, physics_dt_s > 0 and at least one period an episode")
+
+    @property
+    def step_dt_s(self) -> float:
+        return self.physics_dt_s * self.decimation
+
+
+class Task(ABC):
+    """The hooks of one task. Tensors are (B, ...); what a hook needs it takes as arguments.
+
+    `metrics` must hold `success` (B,) bool; everything else in it carries its unit in the name and is reported by
+    evaluation as it is at an episode's last step.
+    """
+
+    asset = "robot"
+    camera = "view"
+
+    def __init__(self, cfg: TaskCfg, robot: str):
+        self.cfg = cfg
+        self.robot: RobotSpec = config.entry("robot", robot).value
+
+    @abstractmethod
+    def scene(self) -> SceneCfg: ...
+
+    @abstractmethod
+    def observation_spec(self) -> ObservationSpec: ...
+
+    @abstractmethod
+    def action_spec(self) -> ActionSpec: ...
+
+    def setup(self, backend: Backend, generator: torch.Generator) -> None:  # noqa: B027 - often nothing to do
+        """Allocate the task's own state, once, after the build."""
+
+    def reset(self, backend: Backend, mask: Tensor, generator: torch.Generator) -> None:  # noqa: B027 - likewise
+        """Draw goals and place objects for the masked environments; the robot already stands at its start."""
+
+    def scene_state(self, backend: Backend) -> SceneState:
+        return SceneState()
+
+    @abstractmethod
+    def rewards(self, robot: RobotState, scene: SceneState, action: Tensor, last_action: Tensor) -> dict[str, Tensor]:
+        """Weighted terms by name, (B,) each, per second: the environment multiplies by the period."""
+
+    @abstractmethod
+    def terminated(self, robot: RobotState, scene: SceneState) -> Tensor:
+        """(B,) bool: the episode ended by what happened, not by the clock."""
+
+    @abstractmethod
+    def metrics(self, robot: RobotState, scene: SceneState) -> dict[str, Tensor]: ...
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The task's own tensors (goals, counters), for exact resumption."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:  # noqa: B027 - nothing by default
+        """Put back what `state_dict` gave."""

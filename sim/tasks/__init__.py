@@ -1,0 +1,1 @@
+"""One task a file; modules here are found by discovery."""

@@ -1,0 +1,87 @@
+"""Balance a pole on a cart."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from robolearn.config import register
+from robolearn.spec import ActionSpec, Field, ObservationSpec, TermSpec
+from robolearn.state import RobotState, SceneState
+from sim.randomize import RandomizeCfg
+from sim.scene import CameraCfg, RobotCfg, SceneCfg
+from sim.task import Task, TaskCfg
+
+
+@dataclass
+class CartpoleCfg(TaskCfg):
+    name: str = "cartpole"
+    episode_length_s: float = 5.0
+    physics_dt_s: float = 1.0 / 120.0
+    decimation: int = 4
+    force_n: float = 20.0
+    """What an action of one means."""
+    max_angle_rad: float = 0.4
+    max_position_m: float = 2.0
+    randomize: RandomizeCfg = field(
+        default_factory=lambda: RandomizeCfg(initial_joint_pos=0.1, initial_joint_vel=0.1)
+    )
+
+
+@register("task", "cartpole", CartpoleCfg)
+class Cartpole(Task):
+    """## Description
+    A cart of 1 kg on a rail balances a pole of 0.2 kg and 1 m; the action is a force of at most 20 N at 30 Hz.
+
+    ## Randomisation
+    Positions and velocities of both joints start uniformly within 0.1 (m, rad, and per second).
+
+    ## Success
+    The pole is still within 0.4 rad, and the cart within 2 m, after 5 s.
+    """
+
+    cfg: CartpoleCfg
+
+    def __init__(self, cfg: CartpoleCfg):
+        super().__init__(cfg, robot="cartpole")
+
+    def scene(self) -> SceneCfg:
+        view = CameraCfg(eye_m=(0.0, 5.0, 1.8), target_m=(0.0, 0.0, 1.2), width=320, height=240)
+        return SceneCfg({"robot": RobotCfg(self.robot)}, cameras={"view": view}, physics_dt_s=self.cfg.physics_dt_s)
+
+    def observation_spec(self) -> ObservationSpec:
+        both = {"joints": [0, 1]}
+        return ObservationSpec(
+            {
+                "policy": (
+                    TermSpec(Field("cart_position", (1,), "m"), "joint_pos", {"joints": [0], "offset": [0.0]}),
+                    TermSpec(Field("pole_angle", (2,), "sin, cos"), "angle_sin_cos", {"joints": [1]}),
+                    TermSpec(Field("velocities", (2,), "m/s, rad/s"), "joint_vel", both),
+                )
+            }
+        )
+
+    def action_spec(self) -> ActionSpec:
+        return ActionSpec("joint_effort", ("slider",), "N", scale=(self.cfg.force_n,))
+
+    def rewards(self, robot: RobotState, scene: SceneState, action: Tensor, last_action: Tensor) -> dict[str, Tensor]:
+        cart, pole = robot.joint_pos.unbind(1)
+        return {
+            "alive": torch.ones_like(cart),
+            "upright": -(pole**2),
+            "centred": -0.05 * cart**2,
+            "slow": -0.005 * (robot.joint_vel**2).sum(1),
+        }
+
+    def terminated(self, robot: RobotState, scene: SceneState) -> Tensor:
+        return ~self._balanced(robot)
+
+    def metrics(self, robot: RobotState, scene: SceneState) -> dict[str, Tensor]:
+        return {"success": self._balanced(robot), "pole_angle_rad": robot.joint_pos[:, 1].abs()}
+
+    def _balanced(self, robot: RobotState) -> Tensor:
+        wrapped = torch.remainder(robot.joint_pos[:, 1] + math.pi, 2 * math.pi) - math.pi
+        return (wrapped.abs() < self.cfg.max_angle_rad) & (robot.joint_pos[:, 0].abs() < self.cfg.max_position_m)
