@@ -79,11 +79,13 @@ make_venv() {
 # --- packages ---------------------------------------------------------------------------------------------
 pip() { "$python" -m pip --disable-pip-version-check --no-input "$@"; }
 
-# An install that was killed leaves metadata without a RECORD, which pip would take for complete.
+# What a killed install leaves: packages that it had set aside (~name), and metadata that pip would take for a
+# complete package although it had not come to its scripts and its INSTALLER file.
 forget_partial_installs() {
   local info
+  rm -rf "$VENV"/lib/python3*/site-packages/~*
   for info in "$VENV"/lib/python3*/site-packages/*.dist-info; do
-    if [ -d "$info" ] && [ ! -s "$info/RECORD" ]; then rm -r "$info"; fi
+    if [ -d "$info" ] && [ ! -e "$info/INSTALLER" ]; then rm -r "$info"; fi
   done
 }
 
