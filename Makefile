@@ -1,8 +1,8 @@
 # `make` lists the targets. Each does its own set-up; a stamp in .venv makes the second start immediate.
-VENV := .venv
+override VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
-export VENV PYTHON TORCH TORCH_INDEX
+export PYTHON TORCH TORCH_INDEX
 
 SETUP_INPUTS := setup.py setup.cfg package.xml Makefile tools/setup.sh
 DEMO_READY := $(VENV)/.ready-demo

@@ -2,11 +2,11 @@
 # Make the environment that the Makefile needs. Safe to interrupt and to repeat.
 #   tools/setup.sh install EXTRAS    .venv with this package (editable) and these extras, and system libraries
 #   tools/setup.sh torch PYTHON      torch alone, into the environment of that interpreter
-# PYTHON (interpreter), VENV (folder), TORCH (version), TORCH_INDEX (its package index) override the choices.
+# PYTHON (interpreter), TORCH (version), TORCH_INDEX (its package index) override the choices.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-VENV=${VENV:-.venv}
+VENV=.venv # fixed: an editable install belongs to one source tree
 TORCH=${TORCH:-2.13.0}
 CPU_INDEX=https://download.pytorch.org/whl/cpu
 LOG=$PWD/.setup.log
