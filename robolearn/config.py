@@ -18,14 +18,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from robolearn.errors import UserError
 from robolearn.paths import share_dir
 
 T = TypeVar("T")
 PLUGIN_GROUP = "robolearn.plugins"
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError, ValueError):
     """The user asked for something that does not exist or does not fit; the message says what would."""
+
+    exit_code = 2
 
 
 @dataclass(frozen=True)
@@ -173,11 +176,16 @@ def unknown(kind: str, name: str, valid: Sequence[str]) -> str:
     return f"no {kind} '{name}'; {hint} ({', '.join(valid)})"
 
 
+def to_plain(config: Any) -> dict[str, Any]:
+    """A resolved configuration as dictionaries and lists, ready for JSON."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_container(OmegaConf.structured(config), resolve=True)  # type: ignore[return-value]
+
+
 def _object(composed: Any) -> Any:
     from omegaconf import OmegaConf
 
-    plain = {k: v for k, v in composed.items() if k not in ("defaults", "experiment_choice")}
-    del plain
     return OmegaConf.to_object(composed)
 
 

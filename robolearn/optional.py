@@ -6,8 +6,10 @@ import importlib
 from types import ModuleType
 from typing import Any
 
+from robolearn.errors import UserError
 
-class MissingPackageError(ImportError):
+
+class MissingPackageError(UserError, ImportError):
     """An optional package is not installed; the message names the extra that brings it."""
 
 

@@ -43,3 +43,14 @@ class SceneState:
     objects: dict[str, ObjectState] = field(default_factory=dict)
     sensors: dict[str, Tensor] = field(default_factory=dict)
     commands: dict[str, Tensor] = field(default_factory=dict)
+
+
+def tensors_of(holder: object) -> dict[str, Tensor]:
+    """The tensor attributes of an object, for a checkpoint."""
+    return {k: v for k, v in vars(holder).items() if isinstance(v, Tensor)}
+
+
+def put_tensors(holder: object, tensors: dict[str, Tensor]) -> None:
+    """Undo `tensors_of`."""
+    for name, value in tensors.items():
+        setattr(holder, name, value)

@@ -14,7 +14,8 @@ from robolearn.actions import Commander
 from robolearn.env import Extras, Obs
 from robolearn.kinematics import Chain
 from robolearn.observation import ObservationMemory, ObservationTerms
-from robolearn.state import RobotState
+from robolearn.spec import PolicySpec
+from robolearn.state import RobotState, put_tensors, tensors_of
 from sim import randomize, trace
 from sim.backends.base import Backend, BackendCfg
 from sim.scene import SceneCfg
@@ -110,6 +111,38 @@ class SimEnv:
 
     def close(self) -> None:
         self.backend.close()
+
+    def policy_spec(self) -> PolicySpec:
+        """What a policy for this environment must agree with."""
+        return PolicySpec(self.robot.name, 1.0 / self.step_dt, self.observation_spec, self.action_spec)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the following steps depend on; loaded, the same actions give the same rollout, bit by bit."""
+        return {
+            "backend": {"state": self.backend.get_state(), "params": self.backend.params()},
+            "task": self.task.state_dict(),
+            "memory": self.memory.state_dict(),
+            "generator": self.generator.get_state(),
+            "parts": {name: tensors_of(part) for name, part in self._parts().items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        everyone = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
+        self.backend.set_state(state["backend"]["state"])
+        for name, scale in state["backend"].get("params", {}).items():
+            asset, _, param = name.partition(".")
+            self.backend.set_param(asset, param, scale, everyone)  # type: ignore[arg-type]
+        self.task.load_state_dict(state["task"])
+        self.memory.load_state_dict(state["memory"])
+        self.generator.set_state(state["generator"].cpu())
+        for name, part in self._parts().items():
+            put_tensors(part, state["parts"].get(name, {}))
+
+    def _parts(self) -> dict[str, Any]:
+        return {
+            "env": self, "limits": self.commander.last, "delay": self._delay, "pushes": self.pushes,
+            "sensor": self.sensor, "sensor_delay": self.sensor.delay,
+        }  # fmt: skip
 
     # --- the parts of a period -------------------------------------------------------------------------------------
 

@@ -97,10 +97,9 @@ def _drive(child: Any, robot: RobotSpec, i: int, name: str) -> None:
     joint.armature = 0.0
     if math.isfinite(robot.lower[i]):
         joint.range, joint.limited = [robot.lower[i], robot.upper[i]], True
-    joint.actfrcrange = [-effort, effort]
-    joint.actfrclimited = True
-    joint.actgravcomp = robot.gravity_compensation
     if effort > 0.0:
+        joint.actfrcrange, joint.actfrclimited = [-effort, effort], True
+        joint.actgravcomp = robot.gravity_compensation
         actuator = child.add_actuator(name=name, target=name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
         actuator.gaintype, actuator.biastype = mujoco.mjtGain.mjGAIN_FIXED, mujoco.mjtBias.mjBIAS_AFFINE
         actuator.gainprm[0] = control_gain(robot.kp[i], robot.kd[i])

@@ -1,0 +1,1 @@
+"""One algorithm a file; modules here are found by discovery."""

@@ -1,0 +1,38 @@
+"""A command's options: a flat dataclass whose fields carry their help."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+MISSING = "???"
+
+
+def option(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
+    """A dataclass field with its help; MISSING makes it required."""
+    return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
+
+
+def describe(cls: type) -> str:
+    """The options as a table."""
+    lines = []
+    for field in dataclasses.fields(cls):
+        if "help" not in field.metadata:
+            continue
+        default = "required" if field.default == MISSING else f"default {field.default!r}"
+        if field.default in ("", None):
+            default = "optional"
+        choices = field.metadata["choices"]
+        text = field.metadata["help"] + (f" ({', '.join(choices)})" if choices else "")
+        lines.append(f"  {field.name + '=':20} {text}; {default}")
+    return "\n".join(lines)
+
+
+def check_choices(options: Any) -> None:
+    """Raise ConfigError for a value outside its field's choices."""
+    from robolearn.config import ConfigError, unknown
+
+    for field in dataclasses.fields(options):
+        choices, value = field.metadata.get("choices", ()), getattr(options, field.name)
+        if choices and value not in choices:
+            raise ConfigError(unknown(field.name, str(value), choices))

@@ -1,0 +1,81 @@
+"""What several commands share: discovery of everything, environments, and run folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from robolearn import config
+from robolearn.config import ConfigError
+
+if TYPE_CHECKING:
+    from sim.env import SimEnv
+
+PACKAGES = ("robolearn.robots", "robolearn.algos", "sim.tasks", "sim.backends")
+RUNS = Path("runs")
+
+
+def discover() -> None:
+    config.discover(PACKAGES)
+
+
+def make_env(task: Any, backend: Any, num_envs: int, device: str, seed: int, trace_dir: Path | None = None) -> SimEnv:
+    from sim.env import SimEnv
+
+    return SimEnv(task, backend, num_envs, pick_device(device, backend), seed, trace_dir)
+
+
+def pick_device(device: str, backend: Any) -> str:
+    """`auto` is the GPU where there is one and the engine can use it."""
+    import torch
+
+    if device != "auto":
+        return device
+    runs_on_gpu = config.entry("backend", backend.name).value.capabilities.gpu
+    return "cuda" if runs_on_gpu and torch.cuda.is_available() else "cpu"
+
+
+def backend_config(name: str, fallback: Any) -> Any:
+    """The named engine's defaults, or `fallback` for an empty name."""
+    if not name:
+        return fallback
+    cls = config.entry("backend", name).config
+    assert cls is not None
+    return cls()
+
+
+def find_run(run: str) -> Path:
+    """A run's folder: a path, or `last` for the newest under runs/. ConfigError with the nearest ones otherwise."""
+    known = sorted(RUNS.glob("*/*/config.yaml"), key=lambda p: p.stat().st_mtime)
+    if run == "last":
+        if not known:
+            raise ConfigError(f"there is no run under {RUNS.resolve()} yet; train one first")
+        return known[-1].parent
+    path = Path(run)
+    if (path / "config.yaml").is_file():
+        return path
+    raise ConfigError(config.unknown("run", run, ["last", *(str(p.parent) for p in known[-10:])]))
+
+
+def score(policy: Any, task: Any, backend: Any, episodes: int, seed: int, device: str = "auto") -> dict[str, Any]:
+    """Scores of a policy on fresh environments, one episode each where that fits in 1024 of them."""
+    from robolearn.loops.evaluate import evaluate
+    from robolearn.loops.log import Display
+
+    env = make_env(task, backend, min(episodes, 1024), device, seed)
+    try:
+        with Display(episodes, "evaluate") as display:
+            return evaluate(env, policy.to(env.device).act, episodes, lambda n: display.update(n, {}))
+    finally:
+        env.close()
+
+
+def load_run(run: str, backend: str = "") -> tuple[Path, Any, Any]:
+    """A run's folder, its configuration (with another engine if one is named) and its bundle."""
+    from robolearn import bundle
+    from robolearn.cli.train import TrainCfg
+
+    folder = find_run(run)
+    cfg = config.reload(TrainCfg, folder / "config.yaml")
+    cfg.backend = backend_config(backend, cfg.backend)
+    return folder, cfg, bundle.load(folder / "bundle")

@@ -1,0 +1,153 @@
+"""Train a policy, evaluate it, and pack it into a bundle.
+
+usage: robolearn train experiment=NAME [key=value ...]
+       robolearn train task=NAME [algo=NAME] [key=value ...]
+       robolearn train resume=RUN [key=value ...]
+
+The run's folder gets config.yaml (everything, resolved), TensorBoard events and metrics.jsonl, checkpoints/ (atomic,
+the newest two), scores.json and bundle/. Ctrl-C writes a checkpoint; `resume=RUN` goes on from there exactly, after
+a kill from the checkpoint before it.
+
+Any value of the configuration can be set: task.episode_length_s=5 algo.learning_rate=3e-4 backend.threads=1
+task.randomize.mass=[0.8,1.2]. A wrong name or type is refused, with the nearest valid one, before anything starts.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from robolearn import config
+from robolearn.cli import _options, _world
+from robolearn.cli._options import option
+from robolearn.config import ConfigError
+
+if TYPE_CHECKING:
+    from robolearn.loops.on_policy import Trainer
+    from sim.env import SimEnv
+
+log = logging.getLogger(__name__)
+
+
+def _group(help: str) -> Any:
+    return field(default=_options.MISSING, metadata={"help": help, "choices": (), "group": True})
+
+
+@dataclass
+class TrainCfg:
+    defaults: list[Any] = field(
+        default_factory=lambda: [
+            {"task": "???"}, {"algo": "ppo"}, {"backend": "mujoco"}, "_self_", {"optional experiment": None},
+        ]
+    )  # fmt: skip
+    task: Any = _group("what to learn; robolearn list tasks")
+    algo: Any = _group("how to learn it; robolearn list algos")
+    backend: Any = _group("physics engine; robolearn list backends")
+    num_envs: int = option(256, "parallel environments")
+    seed: int = option(0, "of everything: same seed, same run")
+    device: str = option("auto", "cpu, cuda, cuda:1; auto takes the GPU if the engine can use it")
+    total_steps: int = option(1_000_000, "environment steps, over all environments")
+    run_dir: str = option("", "folder to write; made of name, date and seed under runs/ if not given")
+    run_name: str = option("", "first part of that folder")
+    eval_episodes: int = option(500, "episodes of the evaluation at the end; 0 for none")
+    checkpoint_every_s: float = option(20.0, "seconds between checkpoints")
+
+    def __post_init__(self) -> None:
+        if self.num_envs < 1 or self.total_steps < 1 or self.eval_episodes < 0:
+            raise ValueError("num_envs and total_steps must be at least 1, eval_episodes at least 0")
+
+
+def help_text() -> str:
+    names = "\n".join(f"  {n}" for n in sorted(config.experiments()))
+    return f"{__doc__}\noptions:\n{_options.describe(TrainCfg)}\n\nexperiments:\n{names}"
+
+
+def main(argv: list[str]) -> int:
+    started = time.monotonic()
+    _world.discover()
+    resume = [w.partition("=")[2] for w in argv if w.startswith("resume=")]
+    overrides = [w for w in argv if not w.startswith("resume=")]
+    if resume:
+        folder = _world.find_run(resume[-1])
+        cfg = config.reload(TrainCfg, folder / "config.yaml", overrides)
+    else:
+        cfg = config.load(TrainCfg, overrides)
+        folder = _new_folder(cfg, overrides)
+        cfg.run_dir = str(folder)
+        config.save(cfg, folder / "config.yaml")
+    return _train(cfg, folder, bool(resume), started)
+
+
+def _new_folder(cfg: TrainCfg, overrides: list[str]) -> Path:
+    chosen = [w.partition("=")[2] for w in overrides if w.startswith("experiment=")]
+    name = cfg.run_name or (chosen[-1] if chosen else f"{cfg.task.name}_{cfg.algo.name}")
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    folder = Path(cfg.run_dir) if cfg.run_dir else _world.RUNS / name / f"{stamp}_seed{cfg.seed}"
+    if (folder / "config.yaml").exists():
+        raise ConfigError(f"{folder} holds a run already; continue it with resume={folder} or choose another run_dir")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _train(cfg: TrainCfg, folder: Path, resume: bool, started: float) -> int:
+    from robolearn.loops import checkpoint
+
+    env = _world.make_env(cfg.task, cfg.backend, cfg.num_envs, cfg.device, cfg.seed, folder / "diverged")
+    trainer = _trainer(cfg, env, folder)
+    if resume:
+        try:
+            trainer.load_state_dict(checkpoint.read_newest(folder / "checkpoints"))
+        except checkpoint.CheckpointError as error:
+            raise ConfigError(f"{folder} cannot be resumed: {error}") from None
+        log.info("resumed %s at %d steps", folder, trainer.counters.env_steps)
+    log.info("training %s with %s: %d environments on %s, run %s",
+             cfg.task.name, cfg.algo.name, cfg.num_envs, env.device, folder)  # fmt: skip
+    try:
+        trainer.run()
+    except KeyboardInterrupt:
+        trainer.save()
+        log.info("checkpoint written; go on with: robolearn train resume=%s", folder)
+        raise
+    finally:
+        env.close()
+    _pack(cfg, trainer, folder, time.monotonic() - started)
+    return 0
+
+
+def _trainer(cfg: TrainCfg, env: SimEnv, folder: Path) -> Trainer:
+    import torch
+
+    from robolearn.loops.on_policy import Trainer
+
+    generator = torch.Generator(env.device).manual_seed(cfg.seed + 1)
+    algo = config.build(
+        cfg.algo, spec=env.policy_spec(), num_envs=env.num_envs, device=env.device, generator=generator
+    )
+    return Trainer(env, algo, cfg.total_steps, folder, generator, cfg.checkpoint_every_s)
+
+
+def _pack(cfg: TrainCfg, trainer: Trainer, folder: Path, seconds: float) -> None:
+    """Evaluate the final policy and write scores.json and bundle/."""
+    from robolearn import bundle
+    from robolearn.loops.evaluate import table
+    from robolearn.paths import share_dir
+
+    policy = trainer.algo.policy.eval()
+    scores: dict[str, Any] = {"train_seconds": seconds, "train_steps": trainer.counters.env_steps}
+    if cfg.eval_episodes:
+        scores |= _world.score(policy, cfg.task, cfg.backend, cfg.eval_episodes, cfg.seed + 10_000, cfg.device)
+    (folder / "scores.json").write_text(json.dumps(scores, indent=1))
+    packed = bundle.Bundle(
+        policy, trainer.env.robot, config=config.to_plain(cfg), scores=scores,
+        git_revision=bundle.git_revision(share_dir()),
+    )  # fmt: skip
+    bundle.save(folder / "bundle", packed)
+    if cfg.eval_episodes:
+        print(table(scores))
+    print(f"{'trained':22} {trainer.counters.env_steps:,} steps in {seconds:.1f} s, start-up included")
+    print(f"{'bundle':22} {folder / 'bundle'}")

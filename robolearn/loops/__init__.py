@@ -1,0 +1,1 @@
+"""Training and evaluation loops; they see environments only through `robolearn.env.Env`."""

@@ -1,0 +1,87 @@
+"""Scores of a policy with their uncertainty."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robolearn.env import Env, Obs
+
+
+def wilson(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
+    """95 % interval of a success probability (Wilson 1927); sensible at 0 and 1."""
+    if trials == 0:
+        return 0.0, 1.0
+    p, n = successes / trials, trials
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+class EpisodeLog:
+    """Collects `extras["episode"]` of the first `quota` finished episodes of each environment: counting whatever
+    ends first would favour short episodes."""
+
+    def __init__(self, num_envs: int, quota: int, device: torch.device):
+        self.quota = quota
+        self.counts = torch.zeros(num_envs, dtype=torch.long, device=device)
+        self.rows: dict[str, list[Tensor]] = {}
+
+    def add(self, episode: dict[str, Tensor], done: Tensor) -> None:
+        wanted = done & (self.counts < self.quota)
+        self.counts = self.counts + wanted
+        for key, value in episode.items():
+            self.rows.setdefault(key, []).append(value[wanted])
+
+    @property
+    def complete(self) -> bool:
+        return bool((self.counts >= self.quota).all())
+
+    def results(self) -> dict[str, Tensor]:
+        return {k: torch.cat(v) for k, v in self.rows.items()}
+
+
+def evaluate(env: Env, act: Callable[[Obs], Tensor], episodes: int,
+             progress: Callable[[int], None] | None = None) -> dict[str, Any]:  # fmt: skip
+    """Run at least `episodes` episodes (a multiple of num_envs) and summarise them."""
+    if episodes < 1:
+        raise ValueError(f"episodes must be at least 1, got {episodes}")
+    quota = math.ceil(episodes / env.num_envs)
+    log = EpisodeLog(env.num_envs, quota, env.device)
+    obs, _ = env.reset()
+    with torch.inference_mode():
+        while not log.complete:
+            obs, _, terminated, truncated, extras = env.step(act(obs))
+            log.add(extras["episode"], terminated | truncated)
+            if progress is not None:
+                progress(int(log.counts.sum()))
+    return summarize(log.results())
+
+
+def summarize(rows: dict[str, Tensor]) -> dict[str, Any]:
+    """Success with its interval; mean, standard error, median and 95th percentile of the rest."""
+    success, n = rows["success"], len(rows["success"])
+    wins = int(success.sum())
+    low, high = wilson(wins, n)
+    out: dict[str, Any] = {"episodes": n, "success": wins / n, "success_low": low, "success_high": high}
+    for key, value in rows.items():
+        if key != "success":
+            value = value.double()
+            error = float(value.std() / math.sqrt(n)) if n > 1 else float("nan")
+            median, p95 = torch.quantile(value, torch.tensor([0.5, 0.95], dtype=torch.float64)).tolist()
+            out[key] = {"mean": float(value.mean()), "standard_error": error, "median": median, "p95": p95}
+    return out
+
+
+def table(scores: dict[str, Any]) -> str:
+    """The scores as a person reads them."""
+    interval = f"{100 * scores['success_low']:.1f} to {100 * scores['success_high']:.1f}"
+    lines = [f"{'success':22} {100 * scores['success']:.1f} %   (95 % interval {interval} %, n = {scores['episodes']})"]
+    for key, s in scores.items():
+        if isinstance(s, dict) and "median" in s:
+            lines.append(f"{key:22} mean {s['mean']:.4g}   median {s['median']:.4g}   95th percentile {s['p95']:.4g}")
+    return "\n".join(lines)

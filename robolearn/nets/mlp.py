@@ -1,0 +1,53 @@
+"""Multi-layer perceptrons and a running normaliser."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"elu": nn.ELU, "relu": nn.ReLU, "tanh": nn.Tanh, "silu": nn.SiLU}
+
+
+def mlp(sizes: Sequence[int], activation: str, last_gain: float = 1.0) -> nn.Sequential:
+    """Linear layers of these sizes, orthogonally initialised (gain sqrt 2; `last_gain` for the last one)."""
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"no activation '{activation}'; there are {', '.join(ACTIVATIONS)}")
+    layers: list[nn.Module] = []
+    for i, (n_in, n_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        last = i == len(sizes) - 2
+        linear = nn.Linear(n_in, n_out)
+        nn.init.orthogonal_(linear.weight, last_gain if last else 2**0.5)
+        nn.init.zeros_(linear.bias)
+        layers += [linear] if last else [linear, ACTIVATIONS[activation]()]
+    return nn.Sequential(*layers)
+
+
+class Normalizer(nn.Module):
+    """Running mean and variance of a vector (Chan et al. 1979, merged batch by batch); the output is clamped to
+    +-`clip` standard deviations."""
+
+    mean: Tensor
+    var: Tensor
+    count: Tensor
+
+    def __init__(self, dim: int, clip: float = 5.0):
+        super().__init__()
+        self.clip = clip
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("var", torch.ones(dim))
+        self.register_buffer("count", torch.zeros(()))
+
+    def update(self, batch: Tensor) -> None:
+        """Merge batch (N, dim)."""
+        n = len(batch)
+        mean, var = batch.mean(0), batch.var(0, unbiased=False)
+        total = self.count + n
+        delta = mean - self.mean
+        self.var.copy_((self.var * self.count + var * n + delta**2 * (self.count * n / total)) / total)
+        self.mean.add_(delta * (n / total))
+        self.count.copy_(total)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ((x - self.mean) * torch.rsqrt(self.var + 1e-6)).clamp(-self.clip, self.clip)

@@ -1,0 +1,42 @@
+"""A diagonal Gaussian policy on a vector observation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robolearn.nets.mlp import Normalizer, mlp
+from robolearn.policies.base import Policy
+from robolearn.spec import PolicySpec
+
+
+class GaussianPolicy(Policy):
+    """Mean by an MLP of the normalised `policy` observation, state-independent standard deviation.
+
+    config: hidden (sizes), activation, initial_std, min_std.
+    """
+
+    kind = "gaussian"
+
+    def __init__(self, spec: PolicySpec, config: dict[str, Any]):
+        super().__init__(spec, config)
+        n, a = spec.observation.dim("policy"), spec.action.dim
+        self.normalizer = Normalizer(n)
+        self.mean = mlp([n, *config["hidden"], a], config["activation"], last_gain=0.01)
+        self.log_std = nn.Parameter(torch.full((a,), float(config["initial_std"])).log())
+        self.min_log_std = float(torch.tensor(config["min_std"]).log())
+
+    def act(self, obs: dict[str, Tensor]) -> Tensor:
+        return self.mean(self.normalizer(obs["policy"])).clamp(-1.0, 1.0)
+
+    def distribution(self, normalized: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean (B, A) and log standard deviation (A,) for an observation that is normalised already."""
+        return self.mean(normalized), self.log_std.clamp_min(self.min_log_std)
+
+
+def log_prob(action: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """Log density (B,) of a diagonal Gaussian."""
+    z = (action - mean) * torch.exp(-log_std)
+    return -0.5 * (z * z).sum(-1) - log_std.sum() - 0.5 * action.shape[-1] * 1.8378770664093453
