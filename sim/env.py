@@ -19,7 +19,7 @@ from robolearn.state import RobotState, put_tensors, tensors_of
 from sim import randomize, trace
 from sim.backends.base import Backend, BackendCfg
 from sim.scene import SceneCfg
-from sim.task import Task, TaskCfg
+from sim.task import ActionState, Task, TaskCfg
 
 
 class SimEnv:
@@ -87,7 +87,7 @@ class SimEnv:
             raise ValueError(
                 f"the action must be ({self.num_envs}, {self.action_spec.dim}), got {tuple(action.shape)}"
             )
-        last_action, self._action = self._action, self._command(action)
+        previous, self._action = self._action, self._command(action)
         before = self.backend.get_state()
         self.trace.add(before, action)
         self.backend.step(self.cfg.decimation)
@@ -95,7 +95,7 @@ class SimEnv:
         self.episode_length_buf = self.episode_length_buf + 1
 
         robot, scene = self._states()
-        terms = self.task.rewards(robot, scene, self._action, last_action)
+        terms = self.task.rewards(robot, scene, ActionState(action, self._action, previous))
         reward = torch.stack(tuple(terms.values())).sum(0) * self.step_dt * ~diverged
         terminated = self.task.terminated(robot, scene) | diverged
         truncated = (self.episode_length_buf >= self.max_episode_length) & ~terminated

@@ -34,6 +34,16 @@ class TaskCfg:
         return self.physics_dt_s * self.decimation
 
 
+@dataclass(frozen=True)
+class ActionState:
+    """What was asked for and what came of it, (B, A) each, in the policy's units."""
+
+    commanded: Tensor
+    applied: Tensor
+    previous: Tensor
+    """Applied, one period earlier."""
+
+
 class Task(ABC):
     """The hooks of one task. Tensors are (B, ...); what a hook needs it takes as arguments.
 
@@ -67,7 +77,7 @@ class Task(ABC):
         return SceneState()
 
     @abstractmethod
-    def rewards(self, robot: RobotState, scene: SceneState, action: Tensor, last_action: Tensor) -> dict[str, Tensor]:
+    def rewards(self, robot: RobotState, scene: SceneState, action: ActionState) -> dict[str, Tensor]:
         """Weighted terms by name, (B,) each, per second: the environment multiplies by the period."""
 
     @abstractmethod

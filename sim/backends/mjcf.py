@@ -79,6 +79,9 @@ def _prepared_urdf(path: Path) -> str:
         mesh.set("filename", str(file))
     for old in root.findall("mujoco"):
         root.remove(old)
+    for joint in root.findall("joint"):  # every joint of the specification has its own controller
+        for mimic in joint.findall("mimic"):
+            joint.remove(mimic)
     settings = {"strippath": "false", "discardvisual": "true", "fusestatic": "false", "balanceinertia": "true"}
     ElementTree.SubElement(ElementTree.SubElement(root, "mujoco"), "compiler", settings)
     return ElementTree.tostring(root, encoding="unicode")

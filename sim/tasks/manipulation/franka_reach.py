@@ -15,7 +15,7 @@ from robolearn.state import RobotState, SceneState
 from sim.backends.base import Backend
 from sim.randomize import RandomizeCfg
 from sim.scene import CameraCfg, FrameMarker, RobotCfg, SceneCfg
-from sim.task import Task, TaskCfg
+from sim.task import ActionState, Task, TaskCfg
 
 GOALS = 1 << 16
 
@@ -25,7 +25,7 @@ class FrankaReachCfg(TaskCfg):
     name: str = "franka_reach"
     action: str = "joint_position_delta"
     """Or joint_position (about the default posture), or ee_delta (by differential IK)."""
-    joint_step_rad: float = 0.06
+    joint_step_rad: float = 0.04
     """Joint actions: what one means."""
     ee_step_m: float = 0.03
     ee_step_rad: float = 0.12
@@ -35,8 +35,8 @@ class FrankaReachCfg(TaskCfg):
     goal_max_m: tuple[float, float, float] = (0.70, 0.45, 0.75)
     goal_tilt_max_rad: float = 0.8
     """The hand's axis points at most this far away from straight down."""
-    position_scale_m: float = 0.1
-    rotation_scale_rad: float = 0.4
+    position_scale_m: float = 0.05
+    rotation_scale_rad: float = 0.2
     success_position_m: float = 0.02
     success_rotation_rad: float = 0.2
     randomize: RandomizeCfg = field(
@@ -135,14 +135,15 @@ class FrankaReach(Task):
     def scene_state(self, backend: Backend) -> SceneState:
         return SceneState(commands={"goal": self.goal})
 
-    def rewards(self, robot: RobotState, scene: SceneState, action: Tensor, last_action: Tensor) -> dict[str, Tensor]:
+    def rewards(self, robot: RobotState, scene: SceneState, action: ActionState) -> dict[str, Tensor]:
         metres, radians = self._errors(robot)
         return {
-            "position": 1.0 * nearness(metres, self.cfg.position_scale_m),
-            "position_fine": 0.5 * nearness(metres, 0.2 * self.cfg.position_scale_m),
-            "rotation": 0.5 * nearness(radians, self.cfg.rotation_scale_rad),
-            "rotation_fine": 0.5 * nearness(radians, 0.25 * self.cfg.rotation_scale_rad),
-            "action_change": -0.02 * ((action - last_action) ** 2).sum(1),
+            "position": -4.0 * metres,
+            "position_fine": nearness(metres, self.cfg.position_scale_m),
+            "rotation": -0.8 * radians,
+            "rotation_fine": nearness(radians, self.cfg.rotation_scale_rad),
+            "action_change": -0.02 * ((action.applied - action.previous) ** 2).sum(1),
+            "beyond_limits": -0.05 * ((action.commanded - action.applied) ** 2).sum(1),
             "joint_speed": -0.005 * (robot.joint_vel**2).sum(1),
         }
 

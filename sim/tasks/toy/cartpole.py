@@ -13,7 +13,7 @@ from robolearn.spec import ActionSpec, Field, ObservationSpec, TermSpec
 from robolearn.state import RobotState, SceneState
 from sim.randomize import RandomizeCfg
 from sim.scene import CameraCfg, RobotCfg, SceneCfg
-from sim.task import Task, TaskCfg
+from sim.task import ActionState, Task, TaskCfg
 
 
 @dataclass
@@ -67,7 +67,7 @@ class Cartpole(Task):
     def action_spec(self) -> ActionSpec:
         return ActionSpec("joint_effort", ("slider",), "N", scale=(self.cfg.force_n,))
 
-    def rewards(self, robot: RobotState, scene: SceneState, action: Tensor, last_action: Tensor) -> dict[str, Tensor]:
+    def rewards(self, robot: RobotState, scene: SceneState, action: ActionState) -> dict[str, Tensor]:
         cart, pole = robot.joint_pos.unbind(1)
         return {
             "alive": torch.ones_like(cart),
