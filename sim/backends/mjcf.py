@@ -155,6 +155,7 @@ def _add_contact_sensor(spec: Any, name: str, cfg: ContactSensorCfg) -> None:
 def _add_camera(spec: Any, name: str, cfg: CameraCfg) -> None:
     parent = spec.worldbody if cfg.link is None else spec.body(cfg.link)
     camera = parent.add_camera(name=name, pos=list(cfg.eye_m), fovy=cfg.fov_deg)
+    camera.alt.type = mujoco.mjtOrientation.mjORIENTATION_XYAXES
     camera.alt.xyaxes = look_at(np.array(cfg.eye_m), np.array(cfg.target_m))
 
 
