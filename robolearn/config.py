@@ -1,130 +1,63 @@
-"""Registration by discovery, and configuration from dataclasses, YAML and the command line (the only user of hydra).
+"""Configuration from dataclasses, YAML and the command line: the only user of hydra.
 
-A default is written once, in the dataclass; `configs/experiment/*.yaml` hold choices and differences. What is wrong
-(an unknown name or key, a wrong type, a value out of range) raises ConfigError before anything is built, with the
-nearest valid names.
+A default is written once, in the dataclass; `configs/experiment/*.yaml` hold choices and differences. What is
+wrong (an unknown name or key, a wrong type, a value out of range) raises ConfigError before anything is
+built, with the nearest valid names. What can be named is in `robolearn.registry`, found from here too.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-import importlib
-import importlib.metadata
-import pkgutil
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import types
+import typing
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from robolearn.errors import UserError
+from robolearn.errors import ConfigError, unknown
 from robolearn.paths import share_dir
+from robolearn.registry import (
+    _PLUGIN_CONFIGS,
+    _REGISTRY,
+    Entry,
+    build,
+    discover,
+    entry,
+    experiments,
+    names,
+    plugins,
+    register,
+)
+
+__all__ = [
+    "ConfigError", "Entry", "build", "discover", "entry", "experiments", "load", "names", "parse", "plugins",
+    "register", "reload", "save", "to_plain", "to_yaml", "unknown",
+]  # fmt: skip
 
 T = TypeVar("T")
-PLUGIN_GROUP = "robolearn.plugins"
+EXPERIMENT = "experiment"
+WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+PLURALS = {int: "integers", float: "numbers", bool: "true or false", str: "words"}
 
 
-class ConfigError(UserError, ValueError):
-    """The user asked for something that does not exist or does not fit; the message says what would."""
-
-    exit_code = 2
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A registered thing: a class with the dataclass that configures it, or a value (a RobotSpec) without one."""
-
-    value: Any
-    config: type | None = None
-
-
-_REGISTRY: dict[str, dict[str, Entry]] = {}
-_PLUGIN_CONFIGS: list[Path] = []
-
-
-def register(group: str, name: str, config: type | None = None) -> Callable[[T], T]:
-    """Class decorator (or call, for values): make it known as `name` in `group`, built from `config`."""
-
-    def add(value: T) -> T:
-        entries = _REGISTRY.setdefault(group, {})
-        known = entries.get(name)
-        if known is not None and getattr(known.value, "__qualname__", known.value) != getattr(
-            value, "__qualname__", value
-        ):
-            raise ConfigError(f"two {group}s are called '{name}': {known.value} and {value}")
-        entries[name] = Entry(value, config)
-        return value
-
-    return add
-
-
-def names(group: str) -> list[str]:
-    return sorted(_REGISTRY.get(group, {}))
-
-
-def entry(group: str, name: str) -> Entry:
-    if name not in _REGISTRY.get(group, {}):
-        raise ConfigError(unknown(group, name, names(group)))
-    return _REGISTRY[group][name]
-
-
-def build(config: Any, **given: Any) -> Any:
-    """Construct what `config` configures: `Class(config, **given)`."""
-    for entries in _REGISTRY.values():
-        for item in entries.values():
-            if item.config is type(config):
-                return item.value(config, **given)
-    raise ConfigError(f"nothing registered is configured by {type(config).__name__}")
-
-
-def discover(packages: Iterable[str]) -> None:
-    """Import every module of these packages, then the users' plugins; what they register becomes known."""
-    for package in packages:
-        module = importlib.import_module(package)
-        for info in pkgutil.walk_packages(module.__path__, package + "."):
-            importlib.import_module(info.name)
-    for plugin in importlib.metadata.entry_points(group=PLUGIN_GROUP):
-        _load_plugin(plugin)
-
-
-def _load_plugin(plugin: importlib.metadata.EntryPoint) -> None:
-    try:
-        module = plugin.load()
-    except Exception as error:
-        raise ConfigError(
-            f"plugin '{plugin.name}' ({plugin.value}) failed to import: {type(error).__name__}: {error}"
-        ) from error
-    folder = Path(module.__file__).parent / "configs"
-    if folder.is_dir() and folder not in _PLUGIN_CONFIGS:
-        _PLUGIN_CONFIGS.append(folder)
-
-
-def experiments() -> dict[str, Path]:
-    """Experiment name -> YAML, ours and the plugins'."""
-    folders = [share_dir() / "configs", *_PLUGIN_CONFIGS]
-    return {p.stem: p for folder in folders for p in sorted((folder / "experiment").glob("*.yaml"))}
+# --- reading and writing -----------------------------------------------------------------------------------
 
 
 def load(root: type[T], overrides: Sequence[str]) -> T:
     """Compose the dataclass `root` (whose `defaults` name the groups) with `key=value` overrides."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.config_store import ConfigStore
-    from omegaconf import OmegaConf
-
-    store = ConfigStore.instance()
-    store.store(name="root", node=root)
-    for group, entries in _REGISTRY.items():
-        for name, item in entries.items():
-            if item.config is not None:
-                store.store(group=group, name=name, node=item.config)
-    paths = "[" + ",".join(f"file://{p}" for p in _PLUGIN_CONFIGS) + "]"
-    with _explained(root, overrides), initialize_config_dir(str(share_dir() / "configs"), version_base=None):
-        composed = compose("root", [*overrides, f"hydra.searchpath={paths}"])
-        missing = sorted(OmegaConf.missing_keys(composed))
-        if missing:
-            raise ConfigError(f"no value for {', '.join(missing)}")
-        return _object(composed)
+    choices, settings = {}, []
+    for key, text in map(_split, overrides):
+        if key in (*_groups(root), EXPERIMENT):
+            choices[key] = text
+        else:
+            settings.append((key, text))
+    for group, name in choices.items():
+        valid = list(experiments()) if group == EXPERIMENT else names(group)
+        if name not in valid:
+            raise ConfigError(unknown(group, name, valid))
+    return _object(_set(_compose(root, choices), settings))
 
 
 def reload(root: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
@@ -132,15 +65,26 @@ def reload(root: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
     from omegaconf import OmegaConf
 
     try:
-        stored = OmegaConf.load(path)
-        choices = [f"{g}={stored[g].name}" for g in _groups(root)]
+        stored: Any = OmegaConf.load(path)
+        choices = {g: stored[g].name for g in _groups(root)}
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist; is {path.parent} a run?") from None
     except Exception as error:
         raise ConfigError(f"{path} cannot be read: {_first_line(error)}") from None
-    base = OmegaConf.structured(load(root, choices))
-    with _explained(root, overrides):
-        return _object(OmegaConf.merge(base, stored, OmegaConf.from_dotlist(list(overrides))))
+    for group, name in choices.items():
+        entry(group, name)
+    try:
+        merged = _merge_all(_compose(root, choices), stored)
+    except ConfigError as error:
+        raise ConfigError(f"{path} is not from this version: {error}") from None
+    return _object(_set(merged, map(_split, overrides)))
+
+
+def parse(cls: type[T], arguments: Sequence[str]) -> T:
+    """`key=value` words -> an instance of a flat dataclass (a command's options)."""
+    from omegaconf import OmegaConf
+
+    return _object(_set(OmegaConf.structured(cls), map(_split, arguments)))
 
 
 def save(config: Any, path: Path) -> None:
@@ -151,126 +95,274 @@ def save(config: Any, path: Path) -> None:
 def to_yaml(config: Any) -> str:
     from omegaconf import OmegaConf
 
-    return OmegaConf.to_yaml(OmegaConf.structured(config), resolve=True)
-
-
-def parse(cls: type[T], arguments: Sequence[str]) -> T:
-    """`key=value` words -> an instance of a flat dataclass (a command's options)."""
-    from omegaconf import OmegaConf
-
-    for word in arguments:
-        if "=" not in word:
-            raise ConfigError(f"'{word}' is not key=value; the keys are {', '.join(_fields(cls))}")
-    with _explained(cls, arguments):
-        merged = OmegaConf.merge(OmegaConf.structured(cls), OmegaConf.from_dotlist(list(arguments)))
-        missing = sorted(OmegaConf.missing_keys(merged))
-        if missing:
-            raise ConfigError(f"missing: {', '.join(k + '=...' for k in missing)}")
-        return _object(merged)
-
-
-def unknown(kind: str, name: str, valid: Sequence[str]) -> str:
-    """'no task 'cartpol'; did you mean cartpole? (...)'"""
-    near = difflib.get_close_matches(name, valid, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else "known:"
-    return f"no {kind} '{name}'; {hint} ({', '.join(valid)})"
+    return OmegaConf.to_yaml(OmegaConf.create(to_plain(config)))
 
 
 def to_plain(config: Any) -> dict[str, Any]:
     """A resolved configuration as dictionaries and lists, ready for JSON."""
     from omegaconf import OmegaConf
 
-    return OmegaConf.to_container(OmegaConf.structured(config), resolve=True)  # type: ignore[return-value]
+    plain = _plain(OmegaConf.structured(config), resolve=True)
+    return {k: v for k, v in plain.items() if k != "defaults"}  # hydra's list, not a setting
 
 
-def _object(composed: Any) -> Any:
+# --- hydra -------------------------------------------------------------------------------------------------
+
+
+def _compose(root: type, choices: dict[str, str]) -> Any:
+    """The root with its groups and experiment chosen; `choices` are known names."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.config_store import ConfigStore
+    from hydra.errors import HydraException
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
-    return OmegaConf.to_object(composed)
+    store = ConfigStore.instance()
+    store.store(name="root", node=root)
+    for group, entries in _REGISTRY.items():
+        for name, item in entries.items():
+            if item.config is not None:
+                store.store(group=group, name=name, node=item.config)
+    paths = ",".join(f"'file://{p}'" for p in _PLUGIN_CONFIGS)
+    words = [*(f"{group}={name}" for group, name in choices.items()), f"hydra.searchpath=[{paths}]"]
+    try:
+        with initialize_config_dir(str(share_dir() / "configs"), version_base=None):
+            composed = compose("root", words)
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        must = re.search(r"You must specify '([^']+)'", str(error))
+        if must:
+            valid = ", ".join(names(must[1])) or "none is installed"
+            raise ConfigError(
+                f"no {must[1]} chosen: give {must[1]}=NAME ({valid}) or experiment=NAME"
+            ) from None
+        if EXPERIMENT in choices:
+            _explain_experiment(root, choices)
+        raise ConfigError(_first_line(error)) from error
+    OmegaConf.set_struct(composed, False)  # its dataclasses stay closed; mappings by name are open
+    return composed
+
+
+def _explain_experiment(root: type, choices: dict[str, str]) -> None:
+    """Raise ConfigError with what is wrong in the chosen experiment's file, if that is what is wrong."""
+    from omegaconf import OmegaConf
+    from yaml import YAMLError
+
+    path = experiments()[choices[EXPERIMENT]]
+    try:
+        content: Any = OmegaConf.load(path)
+    except YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    chosen = {g: n for g, n in choices.items() if g != EXPERIMENT}
+    for item in content.pop("defaults", []):
+        for key, name in item.items() if hasattr(item, "items") else ():
+            chosen.setdefault(key.removeprefix("override ").strip().lstrip("/"), name)
+    try:
+        for group in chosen.keys() & set(_groups(root)):
+            entry(group, chosen[group])
+        _merge_all(_compose(root, {g: n for g, n in chosen.items() if g in _groups(root)}), content)
+    except ConfigError as error:
+        suits = ", ".join(f"{g}={chosen[g]}" for g in _groups(root) if g in chosen)
+        raise ConfigError(f"experiment '{path.stem}' does not fit {suits}: {error} (in {path})") from None
 
 
 def _groups(root: type) -> list[str]:
     return [f.name for f in dataclasses.fields(root) if f.metadata.get("group")]
 
 
-def _fields(cls: type) -> list[str]:
-    return [f.name for f in dataclasses.fields(cls)]
+# --- keys and values ---------------------------------------------------------------------------------------
 
 
-class _explained:
-    """Turn what hydra and omegaconf raise into a ConfigError that names the remedy."""
-
-    def __init__(self, root: type, overrides: Sequence[str]):
-        self.root, self.overrides = root, overrides
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> bool:
-        from hydra.errors import HydraException
-        from omegaconf.errors import OmegaConfBaseException
-
-        if isinstance(error, ConfigError) or not isinstance(
-            error, (HydraException, OmegaConfBaseException, ValueError, TypeError)
-        ):
-            return False
-        raise ConfigError(self.explain(error)) from error
-
-    def explain(self, error: BaseException) -> str:
-        texts = [str(e) for e in _causes(error)]
-        text = "\n".join(texts)
-        missing_option = re.search(r"(?:find|load) '?([\w/]+)/([\w.-]+)'?", text)
-        if missing_option:
-            group = missing_option[1].split("/")[-1]
-            valid = list(experiments()) if group == "experiment" else names(group)
-            return unknown(group, missing_option[2].removesuffix(".yaml"), valid)
-        full_key = re.search(r"full_key: ([\w.\[\]]+)", text)
-        bad_key = re.search(r"Key '([^']+)'", text)
-        if bad_key and re.search("not in|is not", text):
-            key = full_key[1] if full_key else bad_key[1]
-            return unknown("key", self._written(key), self._keys())
-        no_group = re.search(r"Could not override '([^']+)'", text)
-        if no_group:
-            return unknown("key", no_group[1], self._keys())
-        must = re.search(r"You must specify '([^']+)'", text)
-        if must:
-            valid = names(must[1])
-            return f"no {must[1]} chosen: give {must[1]}=NAME ({', '.join(valid)}) or experiment=NAME"
-        where = f" (at {full_key[1]})" if full_key else ""
-        return _first_line(texts[-1]) + where
-
-    def _written(self, key: str) -> str:
-        """The override's own words where they contain the key: `algo.lrr`, not `lrr`."""
-        for word in self.overrides:
-            name = word.partition("=")[0].lstrip("+~")
-            if name.split(".")[-1] == key.split(".")[-1]:
-                return name
-        return key
-
-    def _keys(self) -> list[str]:
-        keys = [k for k in _flat(self.root) if k != "defaults"]
-        for group in _groups(self.root):
-            chosen = [w.partition("=")[2] for w in self.overrides if w.startswith(group + "=")]
-            for name in chosen or names(group):
-                item = _REGISTRY.get(group, {}).get(name)
-                if item is not None and item.config is not None:
-                    keys += [f"{group}.{k}" for k in _flat(item.config)]
-        return sorted(set(keys))
+def _split(word: str) -> tuple[str, str]:
+    key, equals, text = word.partition("=")
+    if equals and re.fullmatch(r"[A-Za-z_][\w.]*", key):
+        return key, text
+    if word.startswith("-"):
+        raise ConfigError(
+            f"'{word}' is not key=value: settings have no dashes, {word.lstrip('-') or 'key=value'}"
+        )
+    known = [f"{g}={word}" for g in _REGISTRY if word in names(g)]
+    known += [f"experiment={word}"] if word in experiments() else []
+    raise ConfigError(
+        f"'{word}' is not key=value" + (f"; did you mean {' or '.join(known)}?" if known else "")
+    )
 
 
-def _flat(cls: type, prefix: str = "") -> Iterator[str]:
-    for field in dataclasses.fields(cls):
-        yield prefix + field.name
-        default = field.default_factory() if callable(field.default_factory) else None  # type: ignore[misc]
-        if dataclasses.is_dataclass(default):
-            yield from _flat(type(default), f"{prefix}{field.name}.")
+def _set(base: Any, settings: Iterable[tuple[str, str]]) -> Any:
+    """`base` (structured) with texts assigned to dotted keys; nothing may stay without a value."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    for key, text in settings:
+        kind, value = _kind_at(base, key), text
+        if kind is not str and text:
+            try:
+                value = _plain(OmegaConf.from_dotlist([f"it={_plain_number(text)}"]))["it"]
+            except YAMLError:
+                raise ConfigError(f"{key} must be {_expected(kind)}, got {text}") from None
+        base = _merge(base, key, value, text)
+    try:
+        OmegaConf.resolve(base)
+    except OmegaConfBaseException as error:
+        raise ConfigError(_first_line(error)) from None
+    missing = sorted(OmegaConf.missing_keys(base))
+    if missing:
+        raise ConfigError(f"missing: {', '.join(k + '=...' for k in missing)}")
+    return base
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
+def _plain_number(text: str) -> str:
+    """1e6 as 1000000, so that it may be an integer."""
+    if re.fullmatch(r"\d+(\.\d+)?[eE]\+?\d+", text) and float(text).is_integer():
+        return str(int(float(text)))
+    return text
+
+
+def _merge_all(base: Any, tree: Any) -> Any:
+    """Merge a plain tree key by key, so that an error names its key."""
+
+    for key, value in _leaves(_plain(tree)):
+        if key.removesuffix(".name") not in _groups(_type(base)):
+            base = _merge(base, key, value, repr(value))
+    return base
+
+
+def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _merge(base: Any, key: str, value: Any, shown: str) -> Any:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    kind = _kind_at(base, key)
+    if dataclasses.is_dataclass(kind) and not hasattr(value, "items"):
+        some = ", ".join(f"{key}.{n}" for n in _fields(kind)[:3])
+        raise ConfigError(f"{key} holds several settings; set one of them ({some} ...)")
+    patch = OmegaConf.create({})
+    OmegaConf.update(patch, key, value)
+    try:
+        return OmegaConf.merge(base, patch)
+    except OmegaConfBaseException:
+        raise ConfigError(f"{key} must be {_expected(kind)}, got {shown or 'nothing'}") from None
+
+
+def _kind_at(base: Any, key: str) -> Any:
+    """The declared type of a dotted key, or ConfigError with the nearest keys."""
+    from omegaconf import OmegaConf
+
+    kind = _type(base)
+    node, (first, *rest) = base, key.split(".")
+    if first in _groups(kind) and rest == ["name"]:
+        raise ConfigError(f"{key} cannot be set; choose with {first}=NAME")
+    for part in (first, *rest):
+        if dataclasses.is_dataclass(kind) and part in _fields(kind):
+            kind, held = typing.get_type_hints(kind)[part], _type(node, part)
+            kind = held if dataclasses.is_dataclass(held) else kind
+            node = OmegaConf.select(node, part)
+        elif typing.get_origin(kind) is dict:
+            kind = typing.get_args(kind)[1]
+        else:
+            raise ConfigError(_unknown_key(base, key))
+    return kind
+
+
+def _unknown_key(base: Any, key: str) -> str:
+    known = list(_keys(base))
+    parent, _, leaf = key.rpartition(".")
+    while parent and parent not in known:  # task.foo.bar: there is no task.foo
+        parent, _, leaf = parent.rpartition(".")
+    prefix = f"{parent}." if parent else ""
+    siblings = [
+        k.removeprefix(prefix) for k in known if k.startswith(prefix) and "." not in k.removeprefix(prefix)
+    ]
+    near = [prefix + k for k in difflib.get_close_matches(leaf, siblings, n=3, cutoff=0.6)]
+    near += [k for k in known if k.endswith(f".{leaf}") and k not in near]  # right, but for its group
+    wrong = f"no key '{prefix}{leaf}'"
+    if near:
+        return f"{wrong}; did you mean {' or '.join(near[:3])}?"
+    return f"{wrong}; {parent or 'the top level'} has {', '.join(siblings) or 'no keys'}"
+
+
+def _keys(node: Any, prefix: str = "") -> Iterator[str]:
+    """Every dotted key below a structured node."""
+
+    for name in _fields(_type(node)):
+        if prefix and name == "name":
+            continue
+        yield prefix + name
+        if dataclasses.is_dataclass(_type(node, name)):
+            yield from _keys(node[name], f"{prefix}{name}.")
+
+
+def _fields(cls: Any) -> list[str]:
+    return [f.name for f in dataclasses.fields(cls) if f.name != "defaults"]
+
+
+def _expected(kind: Any) -> str:
+    """What a value of this type is, as a phrase."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(map(_expected, args))
+    if origin in (tuple, list):
+        count = "" if origin is list or args[-1] is Ellipsis else f"{len(args)} "
+        return f"a list of {count}{PLURALS.get(args[0], 'values')}"
+    if origin is dict:
+        return f"{PLURALS.get(args[1], 'values')} by name, {{name: value}}"
+    return WORDS.get(kind, f"a {getattr(kind, '__name__', kind)}")
+
+
+def _object(node: Any, prefix: str = "") -> Any:
+    """The dataclass that a structured node holds; lists become the tuples that are declared."""
+    from omegaconf import OmegaConf
+
+    cls = _type(node)
+    values = {}
+    for name, kind in typing.get_type_hints(cls).items():
+        if name not in node or name == "defaults":
+            continue
+        value = node[name]
+        if dataclasses.is_dataclass(_type(node, name)):
+            values[name] = _object(value, f"{prefix}{name}.")
+        elif OmegaConf.is_config(value):
+            values[name] = _as_declared(_plain(value, resolve=True), kind, prefix + name)
+        else:
+            values[name] = value
+    try:
+        return cls(**values)
+    except (ValueError, TypeError) as error:
+        raise error if isinstance(error, ConfigError) else ConfigError(str(error)) from error
+
+
+def _as_declared(value: Any, kind: Any, key: str) -> Any:
+    """`value` with tuples where `kind` declares them; ConfigError for a wrong length."""
+    args = typing.get_args(kind)
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        kind = next(a for a in args if a is not type(None))
+        return _as_declared(value, kind, key)
+    if typing.get_origin(kind) is not tuple:
+        return value
+    if args[-1] is not Ellipsis and len(args) != len(value):
+        raise ConfigError(f"{key} must be {_expected(kind)}, got {value}")
+    return tuple(_as_declared(v, args[0], key) for v in value)
+
+
+def _type(node: Any, key: str | None = None) -> Any:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.get_type(node, key)
+
+
+def _plain(node: Any, resolve: bool = False) -> Any:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_container(node, resolve=resolve)
 
 
 def _first_line(error: Any) -> str:
-    return str(error).strip().splitlines()[0]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
