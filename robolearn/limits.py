@@ -62,27 +62,26 @@ def limit_target(target: Tensor, last: TargetState, limits: JointLimits, dt: flo
     finite = torch.isfinite(target)
     wanted = torch.where(finite, (target - last.position) / dt, torch.zeros_like(target))
     low, high = _velocity_bounds(last, limits, dt)
-    velocity = torch.minimum(torch.maximum(wanted, low), high)
+    velocity = wanted.clamp(low, high)
     clipped = ((velocity - wanted).abs() > 1e-4 * limits.velocity) | ~finite
     state = TargetState(last.position + velocity * dt, velocity, (velocity - last.velocity) / dt)
     return state, clipped
 
 
 def _velocity_bounds(last: TargetState, limits: JointLimits, dt: float) -> tuple[Tensor, Tensor]:
-    most = limits.acceleration
-    accel_low = torch.minimum(torch.maximum(last.acceleration - limits.jerk * dt, -most), most)
-    accel_high = torch.maximum(torch.minimum(last.acceleration + limits.jerk * dt, most), -most)
+    most, jerk = limits.acceleration, limits.jerk * dt
+    accel_low = (last.acceleration - jerk).clamp(-most, most)
+    accel_high = (last.acceleration + jerk).clamp(-most, most)
     upper = _approach_velocity(limits.upper - last.position, limits, dt)
     lower = -_approach_velocity(last.position - limits.lower, limits, dt)
-    low = torch.minimum(torch.maximum(last.velocity + accel_low * dt, lower), upper)
-    high = torch.minimum(torch.maximum(last.velocity + accel_high * dt, lower), upper)
+    low = torch.add(last.velocity, accel_low, alpha=dt).clamp(lower, upper)
+    high = torch.add(last.velocity, accel_high, alpha=dt).clamp(lower, upper)
     return low, high
 
 
 def _approach_velocity(distance: Tensor, limits: JointLimits, dt: float) -> Tensor:
     """Largest velocity towards a position limit from which braking, a period at a time, stops before it:
     v dt + v^2 / (2 a) = d. Beyond the limit (d < 0) it is the velocity back inside."""
-    accel = limits.acceleration
-    inside = accel * (torch.sqrt(dt**2 + 2.0 * distance.clamp_min(0.0) / accel) - dt)
-    return torch.minimum(torch.where(distance < 0.0, torch.maximum(distance / dt, -limits.velocity), inside),
-                         limits.velocity)  # fmt: skip
+    accel, fastest = limits.acceleration, limits.velocity
+    inside = accel * (torch.sqrt(dt**2 + distance.clamp_min(0.0) * (2.0 / accel)) - dt)
+    return torch.where(distance < 0.0, distance / dt, inside).clamp(-fastest, fastest)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robolearn.rotations import quat_to_matrix, rotation_difference
+from robolearn.rotations import pose_difference, quat_to_matrix
 from robolearn.spec import ObservationSpec, TermSpec
 from robolearn.state import RobotState, SceneState
 
@@ -74,10 +74,7 @@ def ee_velocity(robot: RobotState) -> Tensor:
 @term
 def pose_error(robot: RobotState, scene: SceneState, command: str) -> Tensor:
     """From the end effector to the commanded pose: metres, then a rotation vector in rad; base frame."""
-    goal = scene.commands[command]
-    return torch.cat(
-        (goal[:, :3] - robot.ee_pose[:, :3], rotation_difference(robot.ee_pose[:, 3:], goal[:, 3:])), dim=-1
-    )
+    return scene.once(("pose_error", command), lambda: pose_difference(robot.ee_pose, scene.commands[command]))
 
 
 @term

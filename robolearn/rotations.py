@@ -37,18 +37,36 @@ def quat_to_matrix(q: Tensor) -> Tensor:
 
 
 def matrix_to_quat(m: Tensor) -> Tensor:
-    """(..., 4) with w >= 0, from (..., 3, 3); stable for every angle (the largest of four candidates is used)."""
-    m00, m11, m22 = m[..., 0, 0], m[..., 1, 1], m[..., 2, 2]
-    diag = torch.stack((m00 - m11 - m22, m11 - m00 - m22, m22 - m00 - m11, m00 + m11 + m22), -1)
-    size = (1.0 + diag).clamp_min(0.0)  # 4 x^2, 4 y^2, 4 z^2, 4 w^2
-    xy, xz, yz = m[..., 1, 0] + m[..., 0, 1], m[..., 0, 2] + m[..., 2, 0], m[..., 2, 1] + m[..., 1, 2]
-    xw, yw, zw = m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]
-    sx, sy, sz, sw = size.unbind(-1)
-    rows = torch.stack((sx, xy, xz, xw, xy, sy, yz, yw, xz, yz, sz, zw, xw, yw, zw, sw), -1).unflatten(-1, (4, 4))
-    best = size.argmax(-1)[..., None, None].expand(*size.shape[:-1], 1, 4)
-    q = rows.gather(-2, best).squeeze(-2)
-    q = q / torch.linalg.norm(q, dim=-1, keepdim=True)
-    return torch.where(q[..., 3:] < 0, -q, q)
+    """(..., 4) with w >= 0, from (..., 3, 3); stable for every angle.
+
+    The 16 products 4 q_i q_j are linear in the matrix; the row with the largest 4 q_i^2 is q up to its length.
+    """
+    flat = m.reshape(-1, 9).T
+    products = torch.addmm(_PRODUCT_BIAS.to(m), _PRODUCT_WEIGHTS.to(m), flat).unflatten(0, (4, 4))
+    x, y, z, w = products.unbind(0)
+    xx, yy, zz, ww = x[0], y[1], z[2], w[3]
+    xy, zw = torch.where(xx > yy, x, y), torch.where(zz > ww, z, w)
+    q = torch.where(torch.maximum(xx, yy) > torch.maximum(zz, ww), xy, zw)
+    q = q * (torch.rsqrt((q * q).sum(0)) * (1.0 - 2.0 * (q[3] < 0)))
+    return q.T.reshape(*m.shape[:-2], 4)
+
+
+def _products() -> tuple[Tensor, Tensor]:
+    """Weights (16, 9) and bias (16, 1) of 4 q_i q_j (i, j over xyzw) in terms of the row-major matrix."""
+    weights, bias = torch.zeros(3, 3, 4, 4), torch.eye(4)
+    for i in range(3):
+        for j in range(3):
+            weights[j, j, i, i] = 1.0 if i == j else -1.0  # 4 x^2 = 1 + m00 - m11 - m22
+            if i != j:
+                weights[i, j, i, j] = weights[j, i, i, j] = 1.0  # 4 x y = m01 + m10
+        weights[i, i, 3, 3] = 1.0  # 4 w^2 = 1 + trace
+        j, k = (i + 1) % 3, (i + 2) % 3
+        weights[k, j, i, 3] = weights[k, j, 3, i] = 1.0  # 4 x w = m21 - m12
+        weights[j, k, i, 3] = weights[j, k, 3, i] = -1.0
+    return weights.reshape(9, 16).T.contiguous(), bias.reshape(16, 1)
+
+
+_PRODUCT_WEIGHTS, _PRODUCT_BIAS = _products()
 
 
 def rotation_vector(q: Tensor) -> Tensor:
@@ -78,6 +96,12 @@ def from_rpy(rpy: Tensor) -> Tensor:
 def rotation_difference(q_from: Tensor, q_to: Tensor) -> Tensor:
     """Rotation vector, in the outer frame, that takes q_from to q_to."""
     return rotation_vector(quat_mul(q_to, quat_conjugate(q_from)))
+
+
+def pose_difference(pose_from: Tensor, pose_to: Tensor) -> Tensor:
+    """(..., 6): metres, then a rotation vector in rad, both in the outer frame, that take one pose to the other."""
+    turn = rotation_difference(pose_from[..., 3:], pose_to[..., 3:])
+    return torch.cat((pose_to[..., :3] - pose_from[..., :3], turn), dim=-1)
 
 
 def random_quat(shape: tuple[int, ...], generator: torch.Generator, device: torch.device | str) -> Tensor:

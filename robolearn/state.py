@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from torch import Tensor
+
+from robolearn.kinematics import Chain
 
 
 @dataclass
 class RobotState:
     """B robots of one kind. Poses are position (m) + quaternion xyzw; velocities linear (m/s) + angular (rad/s).
 
-    `joint_target` is the last set-point that the limits let through. `ee_*` are those of RobotSpec.ee_link in the
-    robot's base frame, from the joint positions by `robolearn.kinematics`, in simulation and on hardware alike.
+    `joint_target` is the last set-point that the limits let through. `ee_pose` and `ee_vel` are those of
+    RobotSpec.ee_link in the robot's base frame, from the joints by `chain`, in simulation and on hardware alike; they
+    are computed when first read.
     """
 
     stamp_s: Tensor  # (B,) when it was measured
@@ -22,8 +27,22 @@ class RobotState:
     joint_target: Tensor  # (B, J)
     root_pose: Tensor  # (B, 7) in the env-local world frame
     root_vel: Tensor  # (B, 6) in the env-local world frame
-    ee_pose: Tensor  # (B, 7) in the base frame
-    ee_vel: Tensor  # (B, 6) in the base frame
+    chain: Chain  # base to end effector
+
+    def rows(self, ids: Tensor) -> RobotState:
+        """The state of some environments."""
+        return replace(self, **{k: v[ids] for k, v in tensors_of(self).items() if not k.startswith("ee_")})
+
+    @cached_property
+    def ee_pose(self) -> Tensor:
+        """(B, 7) in the base frame."""
+        return self.chain.pose(self.joint_pos)
+
+    @cached_property
+    def ee_vel(self) -> Tensor:
+        """(B, 6) linear, angular, in the base frame."""
+        _, jacobian = self.chain.pose_and_jacobian(self.joint_pos)
+        return (jacobian @ self.joint_vel[..., None]).squeeze(-1)
 
 
 @dataclass
@@ -43,6 +62,20 @@ class SceneState:
     objects: dict[str, ObjectState] = field(default_factory=dict)
     sensors: dict[str, Tensor] = field(default_factory=dict)
     commands: dict[str, Tensor] = field(default_factory=dict)
+    _memo: dict[Hashable, Tensor] = field(default_factory=dict, repr=False)
+    def rows(self, ids: Tensor) -> SceneState:
+        """The state of some environments."""
+        return SceneState(
+            {k: ObjectState(*(t[ids] for t in tensors_of(o).values())) for k, o in self.objects.items()},
+            {k: v[ids] for k, v in self.sensors.items()},
+            {k: v[ids] for k, v in self.commands.items()},
+        )
+
+    def once(self, key: Hashable, compute: Callable[[], Tensor]) -> Tensor:
+        """`compute()`, remembered for the life of this state: rewards and observations often share a term."""
+        if key not in self._memo:
+            self._memo[key] = compute()
+        return self._memo[key]
 
 
 def tensors_of(holder: object) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from robolearn.env import Extras, Obs
 from robolearn.kinematics import Chain
 from robolearn.observation import ObservationMemory, ObservationTerms
 from robolearn.spec import PolicySpec
-from robolearn.state import RobotState, put_tensors, tensors_of
+from robolearn.state import RobotState, SceneState, put_tensors, tensors_of
 from sim import randomize, trace
 from sim.backends.base import Backend, BackendCfg
 from sim.scene import SceneCfg
@@ -96,17 +96,20 @@ class SimEnv:
 
         robot, scene = self._states()
         terms = self.task.rewards(robot, scene, ActionState(action, self._action, previous))
-        reward = torch.stack(tuple(terms.values())).sum(0) * self.step_dt * ~diverged
+        weighted = torch.stack(tuple(terms.values()))
+        reward = weighted.sum(0) * self.step_dt * ~diverged
         terminated = self.task.terminated(robot, scene) | diverged
         truncated = (self.episode_length_buf >= self.max_episode_length) & ~terminated
         self._return = self._return + reward
         done = terminated | truncated
-        extras = self._extras(robot, scene, terms, done)
+        extras = self._extras(robot, scene)
+        extras["log"] |= dict(zip((f"reward/{k}" for k in terms), weighted.mean(1).unbind(), strict=True))
 
-        final_obs = self.memory.push(self.sensor(self.terms.frames(robot, scene, self._action)))
-        obs = final_obs
-        if self.device.type != "cpu" or bool(done.any()):  # on a CPU the test is free; elsewhere it would wait
-            obs = self._restart(done)
+        frames = self.terms.frames(robot, scene, self._action)
+        obs = final_obs = self.memory.push(self.sensor(frames))
+        ended = done.nonzero().flatten()  # the one place where a GPU waits
+        if len(ended):
+            obs = self._restart(frames, done, ended)
         return obs, reward, terminated, truncated, extras | {"final_obs": final_obs}
 
     def close(self) -> None:
@@ -174,31 +177,29 @@ class SimEnv:
             self.backend.set_state(before, diverged)
         return diverged
 
-    def _states(self) -> tuple[RobotState, Any]:
+    def _states(self) -> tuple[RobotState, SceneState]:
         asset, backend = self.task.asset, self.backend
-        joint_pos, joint_vel = backend.joint_pos(asset), backend.joint_vel(asset)
-        ee_pose, jacobian = self.chain.pose_and_jacobian(joint_pos)
         robot = RobotState(
-            stamp_s=backend.time_s, joint_pos=joint_pos, joint_vel=joint_vel,
+            stamp_s=backend.time_s, joint_pos=backend.joint_pos(asset), joint_vel=backend.joint_vel(asset),
             joint_effort=backend.joint_effort(asset), joint_target=self._target,
             root_pose=backend.pose(asset), root_vel=backend.velocity(asset),
-            ee_pose=ee_pose, ee_vel=(jacobian @ joint_vel[..., None]).squeeze(-1),
+            chain=self.chain,
         )  # fmt: skip
         return robot, self.task.scene_state(backend)
 
-    def _extras(self, robot: RobotState, scene: Any, terms: dict[str, Tensor], done: Tensor) -> Extras:
+    def _extras(self, robot: RobotState, scene: SceneState) -> Extras:
         length = self.episode_length_buf.float()
         episode = {k: v.float() for k, v in self.task.metrics(robot, scene).items()}
         episode |= {"return": self._return, "length": length, "clip_rate": self._clips / length}
-        log = {f"reward/{k}": v.mean() for k, v in terms.items()}
-        log["diverged"] = torch.tensor(float(self.diverged_count))
-        return {"applied_action": self._action, "log": log, "episode": episode, "done": done}
+        log = {"diverged": torch.tensor(float(self.diverged_count))}
+        return {"applied_action": self._action, "log": log, "episode": episode}
 
-    def _restart(self, done: Tensor) -> Obs:
-        """Reset the environments that are done; the observation of all."""
+    def _restart(self, frames: dict[str, Tensor], done: Tensor, ended: Tensor) -> Obs:
+        """Reset the environments that are done (mask, and indices) and observe these anew; the observation of all."""
         self._reset(done)
         robot, scene = self._states()
-        frames = self.terms.frames(robot, scene, self._action)
+        anew = self.terms.frames(robot.rows(ended), scene.rows(ended), self._action[ended])
+        frames = {k: v.index_copy(0, ended, anew[k]) for k, v in frames.items()}
         return self.memory.push(self.sensor(frames, done), done)
 
     def _reset(self, mask: Tensor) -> None:

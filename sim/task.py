@@ -74,6 +74,7 @@ class Task(ABC):
         """Draw goals and place objects for the masked environments; the robot already stands at its start."""
 
     def scene_state(self, backend: Backend) -> SceneState:
+        """What terms may read of the world besides the robot: objects, sensors, and the task's commands."""
         return SceneState()
 
     @abstractmethod

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from robolearn.config import ConfigError, register
 from robolearn.kinematics import Chain
-from robolearn.rotations import quat_apply, rotation_difference
+from robolearn.observation import pose_error
+from robolearn.rotations import quat_apply
 from robolearn.spec import ActionSpec, Field, ObservationSpec, TermSpec
 from robolearn.state import RobotState, SceneState
 from sim.backends.base import Backend
@@ -136,7 +137,7 @@ class FrankaReach(Task):
         return SceneState(commands={"goal": self.goal})
 
     def rewards(self, robot: RobotState, scene: SceneState, action: ActionState) -> dict[str, Tensor]:
-        metres, radians = self._errors(robot)
+        metres, radians = self._errors(robot, scene)
         return {
             "position": -4.0 * metres,
             "position_fine": nearness(metres, self.cfg.position_scale_m),
@@ -151,14 +152,14 @@ class FrankaReach(Task):
         return torch.zeros(len(robot.joint_pos), dtype=torch.bool, device=robot.joint_pos.device)
 
     def metrics(self, robot: RobotState, scene: SceneState) -> dict[str, Tensor]:
-        metres, radians = self._errors(robot)
+        metres, radians = self._errors(robot, scene)
         success = (metres < self.cfg.success_position_m) & (radians < self.cfg.success_rotation_rad)
         return {"success": success, "position_error_m": metres, "rotation_error_rad": radians}
 
-    def _errors(self, robot: RobotState) -> tuple[Tensor, Tensor]:
-        metres = torch.linalg.norm(robot.ee_pose[:, :3] - self.goal[:, :3], dim=1)
-        turn = rotation_difference(robot.ee_pose[:, 3:], self.goal[:, 3:])
-        return metres, torch.linalg.norm(turn, dim=1)
+    def _errors(self, robot: RobotState, scene: SceneState) -> tuple[Tensor, Tensor]:
+        """Distance (B,) m and angle (B,) rad to the goal."""
+        error = pose_error(robot, scene, "goal")
+        return error[:, :3].norm(dim=1), error[:, 3:].norm(dim=1)
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"goal": self.goal}
