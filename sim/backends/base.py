@@ -150,8 +150,9 @@ class Backend(ABC):
         """(B, 3) N, net force on the sensor's body, world frame."""
         raise ValueError(f"{type(self).__name__} has no contact sensors")
 
-    def render(self, camera: str, env_ids: Sequence[int]) -> np.ndarray:
-        """(n, H, W, 3) uint8."""
+    def render(self, camera: str, env_ids: Sequence[int], film: tuple[int, int] | None = None) -> np.ndarray:
+        """(n, H, W, 3) uint8: at the camera's size and fast, as a policy sees it; with `film` (height, width), as
+        a person does, with the markers and whatever shadows the engine has."""
         raise ValueError(f"{type(self).__name__} has no cameras")
 
     def set_marker(self, marker: str, pose: Tensor) -> None:  # noqa: B027 - an engine without a renderer ignores it

@@ -12,6 +12,7 @@ import numpy as np
 from robolearn.optional import lazy
 from robolearn.paths import resolve
 from robolearn.spec import RobotSpec
+from sim.backends import looks
 from sim.scene import Box, CameraCfg, ContactSensorCfg, Cylinder, ObjectCfg, RobotCfg, SceneCfg, Sphere
 
 mujoco = lazy("mujoco", extra="mujoco")
@@ -22,16 +23,21 @@ def wxyz(xyzw: Any) -> list[float]:
     return [xyzw[3], xyzw[0], xyzw[1], xyzw[2]]
 
 
-def compile_scene(scene: SceneCfg) -> Any:
-    """MjModel with bodies and joints named `asset/link`, one actuator a driven joint and one effort sensor a joint,
-    in RobotSpec.joint_names' order. Self-resets on divergence are off: the environment decides."""
+def compile_scene(scene: SceneCfg, visual: bool = False) -> Any:
+    """MjModel with bodies and joints named `asset/link`, one actuator a driven joint and one effort sensor a
+    joint, in RobotSpec.joint_names' order. Self-resets on divergence are off: the environment decides.
+    `visual` adds what pictures need and nothing that moves: the state is the same."""
+    looks.choose_gl()
     spec = mujoco.MjSpec()
     spec.option.timestep = scene.physics_dt_s
     spec.option.gravity = [0.0, 0.0, -scene.gravity_mps2]
     spec.option.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
-    _add_looks(spec, scene.ground)
+    if scene.ground:
+        spec.worldbody.add_geom(name="ground", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[0, 0, 1])
+    if visual:
+        looks.add_looks(spec, scene.ground)
     for name, robot in scene.robots.items():
-        _add_robot(spec, name, robot)
+        _add_robot(spec, name, robot, visual)
     for name, thing in scene.objects.items():
         _add_object(spec, name, thing)
     for name, sensor in scene.contact_sensors.items():
@@ -41,21 +47,9 @@ def compile_scene(scene: SceneCfg) -> Any:
     return spec.compile()
 
 
-def _add_looks(spec: Any, ground: bool) -> None:
-    sky = spec.add_texture(name="sky", type=mujoco.mjtTexture.mjTEXTURE_SKYBOX, width=256, height=256)
-    sky.builtin, sky.rgb1, sky.rgb2 = mujoco.mjtBuiltin.mjBUILTIN_GRADIENT, [0.78, 0.85, 0.92], [1.0, 1.0, 1.0]
-    tiles = spec.add_texture(name="tiles", type=mujoco.mjtTexture.mjTEXTURE_2D, width=256, height=256)
-    tiles.builtin, tiles.rgb1, tiles.rgb2 = mujoco.mjtBuiltin.mjBUILTIN_CHECKER, [0.92, 0.92, 0.9], [0.85, 0.86, 0.87]
-    spec.add_material(name="ground", textures=["", "tiles"], texrepeat=[2, 2], texuniform=True)
-    spec.worldbody.add_light(pos=[0.8, -0.6, 2.5], dir=[-0.3, 0.25, -1.0])
-    if ground:
-        plane = mujoco.mjtGeom.mjGEOM_PLANE
-        spec.worldbody.add_geom(name="ground", type=plane, size=[0, 0, 1], material="ground")
-
-
-def _add_robot(spec: Any, name: str, cfg: RobotCfg) -> None:
+def _add_robot(spec: Any, name: str, cfg: RobotCfg, visual: bool) -> None:
     robot = cfg.spec
-    child = mujoco.MjSpec.from_string(_prepared_urdf(resolve(robot.urdf)))
+    child = mujoco.MjSpec.from_string(_prepared_urdf(resolve(robot.urdf), visual))
     _refuse_unphysical(child, robot)
     frame = spec.worldbody.add_frame(pos=list(cfg.pose[:3]), quat=wxyz(cfg.pose[3:]))
     for first, second in robot.contact_exclude:
@@ -64,11 +58,12 @@ def _add_robot(spec: Any, name: str, cfg: RobotCfg) -> None:
         body.gravcomp = 1.0 if robot.gravity_compensation else 0.0
     for i, joint in enumerate(robot.joint_names):
         _drive(child, robot, i, joint)
-    _paint(child)
+    if visual:
+        looks.paint(child)
     spec.attach(child, prefix=f"{name}/", frame=frame)
 
 
-def _prepared_urdf(path: Path) -> str:
+def _prepared_urdf(path: Path, visual: bool) -> str:
     """The URDF with absolute mesh paths and the compiler settings that we rely on."""
     root = ElementTree.parse(path).getroot()
     for mesh in root.iter("mesh"):
@@ -82,7 +77,8 @@ def _prepared_urdf(path: Path) -> str:
     for joint in root.findall("joint"):  # every joint of the specification has its own controller
         for mimic in joint.findall("mimic"):
             joint.remove(mimic)
-    settings = {"strippath": "false", "discardvisual": "true", "fusestatic": "false", "balanceinertia": "true"}
+    settings = {"strippath": "false", "fusestatic": "false", "balanceinertia": "true"}
+    settings["discardvisual"] = "false" if visual else "true"
     ElementTree.SubElement(ElementTree.SubElement(root, "mujoco"), "compiler", settings)
     return ElementTree.tostring(root, encoding="unicode")
 
@@ -118,17 +114,13 @@ def control_gain(kp: float, kd: float) -> float:
     return kp or kd or 1.0
 
 
-def _paint(child: Any) -> None:
-    for geom in child.geoms:
-        last = geom.parent.name.endswith(("hand", "finger", "pole"))
-        geom.rgba = [0.25, 0.27, 0.3, 1.0] if last else [0.93, 0.93, 0.95, 1.0]
-
-
 def _add_object(spec: Any, name: str, cfg: ObjectCfg) -> None:
     body = spec.worldbody.add_body(name=name, pos=list(cfg.pose[:3]), quat=wxyz(cfg.pose[3:]))
     if not cfg.fixed:
         body.add_freejoint(name=name)
-    geom = body.add_geom(name=name, rgba=list(cfg.rgba), mass=cfg.mass_kg, friction=[cfg.friction, 0.005, 0.0001])
+    geom = body.add_geom(
+        name=name, rgba=list(cfg.rgba), mass=cfg.mass_kg, friction=[cfg.friction, 0.005, 0.0001]
+    )
     shape = cfg.shape
     if isinstance(shape, Box):
         geom.type, geom.size = mujoco.mjtGeom.mjGEOM_BOX, [s / 2 for s in shape.size_m]

@@ -9,6 +9,7 @@ the world is one array. What MjData would have kept besides, the solver's warm s
 from __future__ import annotations
 
 import copy
+import functools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ from robolearn.optional import lazy
 from robolearn.rotations import quat_apply, quat_conjugate
 from robolearn.spec import RobotSpec
 from sim.backends.base import Backend, BackendCfg, Capabilities
-from sim.backends.mjcf import compile_scene, control_gain, wxyz
+from sim.backends.looks import Painter
+from sim.backends.mjcf import compile_scene, control_gain
 from sim.scene import Param, SceneCfg
 
 mujoco = lazy("mujoco", extra="mujoco")
@@ -73,9 +75,12 @@ class Mujoco(Backend):
         self._slots = {n: self._robot_slots(n) for n in scene.robots} | {
             n: self._object_slots(n) for n, o in scene.objects.items() if not o.fixed
         }
+        fixed = {**scene.robots, **scene.objects}
+        self._fixed = {n: torch.tensor(thing.pose).expand(num_envs, 7) for n, thing in fixed.items()}
+        self._still = torch.zeros(num_envs, 6)
         self._worth = {n: _control_worth(r.spec) for n, r in scene.robots.items()}
         self._markers: dict[str, Tensor] = {}
-        self._renderers: dict[str, Any] = {}
+        self._drawn_by: Painter | None = None
 
     def _allocate(self) -> None:
         m, b, state = self.model, self.num_envs, mujoco.mjtState
@@ -128,14 +133,13 @@ class Mujoco(Backend):
 
     def pose(self, asset: str) -> Tensor:
         if asset not in self._slots or asset in self.scene.robots:
-            fixed = self.scene.robots.get(asset) or self.scene.objects[asset]
-            return torch.tensor(fixed.pose).expand(self.num_envs, 7)
+            return self._fixed[asset]
         q = self._qpos[:, self._slots[asset].qpos].float()
         return torch.cat((q[:, :3], q[:, 4:], q[:, 3:4]), dim=1)
 
     def velocity(self, asset: str) -> Tensor:
         if asset not in self._slots or asset in self.scene.robots:
-            return torch.zeros(self.num_envs, 6)
+            return self._still
         v = self._qvel[:, self._slots[asset].qvel].float()  # MuJoCo: linear in the world, angular in the body
         return torch.cat((v[:, :3], quat_apply(self.pose(asset)[:, 3:], v[:, 3:])), dim=1)
 
@@ -182,9 +186,8 @@ class Mujoco(Backend):
 
     def step(self, n: int) -> None:
         state, sensors, control = self._buffers(n)
-        ramp = torch.linspace(1.0 / n, 1.0, n, dtype=torch.float64)[:, None]
         nu = self.model.nu
-        torch.lerp(self._ctrl_from[:, None], self._ctrl[:, None], ramp, out=control[..., :nu])
+        torch.lerp(self._ctrl_from[:, None], self._ctrl[:, None], _ramp(n), out=control[..., :nu])
         if self._wrench is not None:
             control[..., nu:] = self._wrench.flatten(1)[:, None]
         before = self._qvel.numpy().copy() if n == 1 else None
@@ -284,24 +287,25 @@ class Mujoco(Backend):
     def set_marker(self, marker: str, pose: Tensor) -> None:
         self._markers[marker] = pose
 
-    def render(self, camera: str, env_ids: Sequence[int]) -> np.ndarray:
+    def render(self, camera: str, env_ids: Sequence[int], film: tuple[int, int] | None = None) -> np.ndarray:
         if camera not in self.scene.cameras:
             raise ValueError(f"no camera '{camera}'; the scene has {', '.join(self.scene.cameras) or 'none'}")
-        cfg = self.scene.cameras[camera]
-        if camera not in self._renderers:
-            self._renderers[camera] = _renderer(self.model, cfg.height, cfg.width)
-        renderer, out = self._renderers[camera], np.empty((len(env_ids), cfg.height, cfg.width, 3), np.uint8)
-        for row, env in enumerate(env_ids):
-            renderer.update_scene(self._at(env), camera)
-            for name, pose in self._markers.items():
-                _draw_frame(renderer.scene, pose[env].tolist(), self.scene.markers[name].length_m)
-            out[row] = renderer.render()
-        return out
+        return np.stack([self.painter.picture(camera, self._state[i], self.goals(i), film) for i in env_ids])
+
+    @property
+    def painter(self) -> Painter:
+        """Compiled at its first use: only pictures need it."""
+        if self._drawn_by is None:
+            self._drawn_by = Painter(compile_scene(self.scene, visual=True), self.scene)
+        return self._drawn_by
+
+    def goals(self, env: int) -> dict[str, list[float]]:
+        """Where one environment's markers are, position + xyzw."""
+        return {name: pose[env].tolist() for name, pose in self._markers.items()}
 
     def close(self) -> None:
-        for renderer in self._renderers.values():
-            renderer.close()
-        self._renderers.clear()
+        if self._drawn_by is not None:
+            self._drawn_by.close()
         self._pool.close()
 
 
@@ -328,28 +332,7 @@ def _owner(name: str) -> str:
     return name.partition("/")[0]
 
 
-def _renderer(model: Any, height: int, width: int) -> Any:
-    try:
-        model.vis.global_.offheight = max(height, model.vis.global_.offheight)
-        model.vis.global_.offwidth = max(width, model.vis.global_.offwidth)
-        return mujoco.Renderer(model, height, width)
-    except Exception as error:  # MuJoCo raises what the GL platform raised
-        raise RuntimeError(
-            f"MuJoCo cannot open an off-screen GL context ({error}); install libegl1 or libosmesa6 and set "
-            "MUJOCO_GL=egl or MUJOCO_GL=osmesa before the program starts"
-        ) from error
-
-
-def _draw_frame(scene: Any, pose: list[float], length: float) -> None:
-    """A red, green, blue triad as three capsules."""
-    rotation = np.zeros(9)
-    mujoco.mju_quat2Mat(rotation, np.array(wxyz(pose[3:])))
-    axes, origin = rotation.reshape(3, 3).T, np.array(pose[:3])
-    for axis, colour in zip(axes, np.eye(3), strict=True):
-        if scene.ngeom >= scene.maxgeom:
-            return
-        geom = scene.geoms[scene.ngeom]
-        capsule = mujoco.mjtGeom.mjGEOM_CAPSULE
-        mujoco.mjv_initGeom(geom, capsule, np.zeros(3), np.zeros(3), np.zeros(9), np.array([*colour, 1.0], np.float32))
-        mujoco.mjv_connector(geom, capsule, 0.06 * length, origin, origin + length * axis)
-        scene.ngeom += 1
+@functools.cache
+def _ramp(n: int) -> Tensor:
+    """(n, 1): how far towards its new target each sub-step is."""
+    return torch.linspace(1.0 / n, 1.0, n, dtype=torch.float64)[:, None]
