@@ -57,6 +57,12 @@ def entry(group: str, name: str) -> Entry:
     return _REGISTRY[group][name]
 
 
+def registered_by(package: str) -> list[tuple[str, str]]:
+    """(group, name) of everything that this package's modules registered."""
+    found = ((g, n, item.module) for g, entries in _REGISTRY.items() for n, item in entries.items())
+    return sorted((g, n) for g, n, module in found if module.partition(".")[0] == package)
+
+
 def build(config: Any, **given: Any) -> Any:
     """Construct what `config` configures: `Class(config, **given)`."""
     for entries in _REGISTRY.values():
@@ -71,7 +77,7 @@ def discover(packages: Iterable[str]) -> None:
     for package in packages:
         _import_all(importlib.import_module(package))
     for plugin in plugins():
-        _load_plugin(plugin)
+        load_plugin(plugin)
 
 
 def plugins() -> list[importlib.metadata.EntryPoint]:
@@ -85,7 +91,8 @@ def _import_all(module: ModuleType) -> None:
         importlib.import_module(info.name)
 
 
-def _load_plugin(plugin: importlib.metadata.EntryPoint) -> None:
+def load_plugin(plugin: importlib.metadata.EntryPoint) -> None:
+    """Import a plugin and all its modules. Raises ConfigError with the reason and the remedy."""
     try:
         module = importlib.import_module(plugin.module)
         _import_all(module)
