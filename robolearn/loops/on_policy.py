@@ -61,7 +61,7 @@ class Trainer:
         """Train to the end; the last checkpoint is always written."""
         writer = Writer(self.folder)
         if self.obs is None:
-            self.obs = self.env.reset()[0]
+            self.obs = self._start()
         try:
             with Display(self.total_steps, "train", self.counters.env_steps) as display:
                 while self.counters.env_steps < self.total_steps:
@@ -75,6 +75,14 @@ class Trainer:
         finally:
             writer.close()
         self.save()
+
+    def _start(self) -> Obs:
+        """Reset, and let the first episodes end at different times: batches then hold all phases of the task."""
+        obs, _ = self.env.reset()
+        phase = torch.rand(self.env.num_envs, generator=self.generator, device=self.env.device)
+        if self.env.num_envs > 1:
+            self.env.episode_length_buf = (phase * self.env.max_episode_length).long()
+        return obs
 
     def _iterate(self) -> dict[str, float]:
         start, means = time.perf_counter(), EpisodeMeans()
