@@ -1,7 +1,7 @@
 """Pictures of a MuJoCo scene: colours, light, and what is drawn besides the bodies.
 
 Pictures come from a model of their own, compiled with the robots' visual meshes, so that stepping pays
-nothing for them. Policy cameras are fast (no shadows, no multisampling, no markers: no real camera sees a goal);
+nothing for them. Policy cameras are fast (no shadows, no soft edges, no markers: no real camera sees a goal);
 films are nice.
 """
 
@@ -71,14 +71,14 @@ def add_looks(spec: Any, ground: bool) -> None:
     spec.add_material(name="floor", textures=["", "floor"], texrepeat=[3, 3], texuniform=True)
     spec.add_material(name="robot", specular=0.35, shininess=0.55)
     directional = mujoco.mjtLightType.mjLIGHT_DIRECTIONAL
-    key = spec.worldbody.add_light(pos=[9.0, -10.0, 20.0], dir=[-0.45, 0.5, -1.0], type=directional)
-    key.diffuse, key.specular, key.castshadow = [0.62, 0.6, 0.57], [0.35] * 3, True
+    key = spec.worldbody.add_light(pos=[2.2, -2.4, 5.0], dir=[-0.42, 0.45, -1.0], cutoff=50.0, exponent=3.0)
+    key.diffuse, key.specular, key.castshadow = [0.66, 0.64, 0.61], [0.35] * 3, True
     fill = spec.worldbody.add_light(pos=[-1.0, 2.0, 2.0], dir=[0.6, -0.8, -0.6], type=directional)
     fill.diffuse, fill.specular, fill.castshadow = [0.2, 0.22, 0.26], [0.05] * 3, False
     head = spec.visual.headlight
     head.ambient, head.diffuse, head.specular = [0.42] * 3, [0.14] * 3, [0.05] * 3
     spec.visual.rgba.haze = [0.8, 0.83, 0.87, 1.0]
-    spec.visual.map.znear, spec.visual.map.zfar, spec.visual.map.shadowclip = 0.01, 60.0, 2.5
+    spec.visual.map.znear, spec.visual.map.zfar = 0.01, 60.0
     if ground:
         spec.geom("ground").material = "floor"
 
