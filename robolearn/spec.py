@@ -223,7 +223,7 @@ def _decode(kind: Any, data: Any, path: str) -> Any:
         return {k: _decode(args[1], v, f"{path}.{k}") for k, v in data.items()}
     if kind is float and isinstance(data, (int, float)) and not isinstance(data, bool):
         return float(data)
-    if kind in (int, str, bool) and type(data) is not kind:
+    if kind in (int, float, str, bool) and type(data) is not kind:
         raise ValueError(f"{path}: expected {kind.__name__}, found {data!r}")
     return data
 

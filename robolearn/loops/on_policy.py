@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from robolearn.algos.base import Algorithm
 from robolearn.env import Env, Extras, Obs
 from robolearn.loops import checkpoint
 from robolearn.loops.log import Display, Writer
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -106,9 +109,13 @@ class Trainer:
     # --- checkpoints -----------------------------------------------------------------------------------------------
 
     def _maybe_save(self) -> None:
-        if time.monotonic() - self._saved_at > self.checkpoint_every_s:
+        if time.monotonic() - self._saved_at <= self.checkpoint_every_s:
+            return
+        self._saved_at = time.monotonic()
+        try:
             self.save()
-            self._saved_at = time.monotonic()
+        except OSError as error:  # a full disk may be emptied before the training ends
+            log.error("%s", error)
 
     def save(self) -> None:
         checkpoint.write(self.folder / "checkpoints", self.counters.env_steps, self.state_dict())
