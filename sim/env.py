@@ -23,15 +23,17 @@ from sim.task import ActionState, Task, TaskCfg
 
 
 class SimEnv:
-    """Fulfils `robolearn.env.Env`. A period is: command through the limits, delay, physics, state, rewards and ends,
-    final observation, masked reset, observation."""
+    """Fulfils `robolearn.env.Env`. A period is: command through the limits, delay, physics, state, rewards
+    and ends, final observation, masked reset, observation."""
 
     def __init__(self, task: TaskCfg, backend: BackendCfg, num_envs: int, device: str = "cpu", seed: int = 0,
                  trace_dir: Path | None = None):  # fmt: skip
         if num_envs < 1:
             raise config.ConfigError(f"num_envs must be at least 1, got {num_envs}")
         self.num_envs, self.device, self.cfg = num_envs, torch.device(device), task
-        self.generator = torch.Generator(self.device).manual_seed(seed)
+        self.generator = torch.Generator(self.device)
+        self.reset_generator = torch.Generator(self.device)
+        self._seed(seed)
         self.task: Task = config.build(task)
         self.robot = self.task.robot
         self.step_dt = task.step_dt_s
@@ -62,7 +64,9 @@ class SimEnv:
         self._arm = torch.tensor(self.robot.arm_ids, device=device)
         self._delay = randomize.Delay(cfg.action_delay, b, self.action_spec.dim, device)
         self._rest = torch.tensor(self.robot.default_joint_pos, device=device)
-        self._spread = torch.tensor([n not in self.robot.gripper_joints for n in self.robot.joint_names], device=device)
+        self._spread = torch.tensor(
+            [n not in self.robot.gripper_joints for n in self.robot.joint_names], device=device
+        )
         self._target = self._rest.expand(b, -1).clone()
         self._trim = torch.zeros(b, len(self._arm), device=device)
         self._action = torch.zeros(b, self.action_spec.dim, device=device)
@@ -70,11 +74,12 @@ class SimEnv:
         self._return = torch.zeros(b, device=device)
         self._clips = torch.zeros(b, device=device)
 
-    # --- the contract ----------------------------------------------------------------------------------------------
+    # --- the contract ---------------------------------------------------------------------------------------
 
     def reset(self, seed: int | None = None) -> tuple[Obs, Extras]:
         if seed is not None:
-            self.generator.manual_seed(seed)
+            self._seed(seed)
+        self.common_step_counter += 1
         everyone = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
         self._reset(everyone)
         robot, scene = self._states()
@@ -87,6 +92,8 @@ class SimEnv:
             raise ValueError(
                 f"the action must be ({self.num_envs}, {self.action_spec.dim}), got {tuple(action.shape)}"
             )
+        self.common_step_counter += 1
+        action = torch.nan_to_num(action, 0.0, self.action_spec.high, self.action_spec.low)
         previous, self._action = self._action, self._command(action)
         before = self.backend.get_state()
         self.trace.add(before, action)
@@ -97,7 +104,7 @@ class SimEnv:
         robot, scene = self._states()
         terms = self.task.rewards(robot, scene, ActionState(action, self._action, previous))
         weighted = torch.stack(tuple(terms.values()))
-        reward = weighted.sum(0) * self.step_dt * ~diverged
+        reward = torch.where(diverged, 0.0, weighted.sum(0) * self.step_dt)
         terminated = self.task.terminated(robot, scene) | diverged
         truncated = (self.episode_length_buf >= self.max_episode_length) & ~terminated
         self._return = self._return + reward
@@ -109,7 +116,7 @@ class SimEnv:
         obs = final_obs = self.memory.push(self.sensor(frames))
         ended = done.nonzero().flatten()  # the one place where a GPU waits
         if len(ended):
-            obs = self._restart(frames, done, ended)
+            obs = self._restart(frames, final_obs, done, ended)
         return obs, reward, terminated, truncated, extras | {"final_obs": final_obs}
 
     def close(self) -> None:
@@ -120,13 +127,15 @@ class SimEnv:
         return PolicySpec(self.robot.name, 1.0 / self.step_dt, self.observation_spec, self.action_spec)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the following steps depend on; loaded, the same actions give the same rollout, bit by bit."""
+        """All that the following steps depend on: loaded, the same actions give the same rollout, to the
+        bit."""
         return {
             "backend": {"state": self.backend.get_state(), "params": self.backend.params()},
             "task": self.task.state_dict(),
             "memory": self.memory.state_dict(),
             "generator": self.generator.get_state(),
-            "parts": {name: tensors_of(part) for name, part in self._parts().items()},
+            "random": {"seed": self.seed, "common_step_counter": self.common_step_counter},
+            "parts": {n: {k: v.clone() for k, v in tensors_of(p).items()} for n, p in self._parts().items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -134,12 +143,13 @@ class SimEnv:
         self.backend.set_state(state["backend"]["state"])
         for name, scale in state["backend"].get("params", {}).items():
             asset, _, param = name.partition(".")
-            self.backend.set_param(asset, param, scale, everyone)  # type: ignore[arg-type]
-        self.task.load_state_dict(state["task"])
+            self.backend.set_param(asset, param, scale, everyone)
+        self.task.load_state_dict(state.get("task", {}))  # a checkpoint drops empty branches
         self.memory.load_state_dict(state["memory"])
         self.generator.set_state(state["generator"].cpu())
+        self.seed, self.common_step_counter = state["random"]["seed"], state["random"]["common_step_counter"]
         for name, part in self._parts().items():
-            put_tensors(part, state["parts"].get(name, {}))
+            put_tensors(part, {k: v.clone() for k, v in state["parts"].get(name, {}).items()})
 
     def _parts(self) -> dict[str, Any]:
         return {
@@ -147,7 +157,7 @@ class SimEnv:
             "sensor": self.sensor, "sensor_delay": self.sensor.delay,
         }  # fmt: skip
 
-    # --- the parts of a period -------------------------------------------------------------------------------------
+    # --- the parts of a period ------------------------------------------------------------------------------
 
     def _command(self, action: Tensor) -> Tensor:
         """Send the delayed action's command to the engine; what reached the robot, in action units."""
@@ -175,7 +185,14 @@ class SimEnv:
             self.diverged_count += int(diverged.sum())
             self.trace.dump(diverged)
             self.backend.set_state(before, diverged)
+            self._stand(~self.backend.finite())
         return diverged
+
+    def _stand(self, mask: Tensor) -> None:
+        """Put robots at rest where not even the state before was finite, until the reset that follows."""
+        if bool(mask.any()):
+            rest = self._rest.expand(self.num_envs, -1)
+            self.backend.write_joints(self.task.asset, rest, torch.zeros_like(rest), mask)
 
     def _states(self) -> tuple[RobotState, SceneState]:
         asset, backend = self.task.asset, self.backend
@@ -194,16 +211,24 @@ class SimEnv:
         log = {"diverged": torch.tensor(float(self.diverged_count))}
         return {"applied_action": self._action, "log": log, "episode": episode}
 
-    def _restart(self, frames: dict[str, Tensor], done: Tensor, ended: Tensor) -> Obs:
-        """Reset the environments that are done (mask, and indices) and observe these anew; the observation of all."""
+    def _restart(self, frames: dict[str, Tensor], final_obs: Obs, done: Tensor, ended: Tensor) -> Obs:
+        """Reset and observe anew the environments that are done (mask, and indices); the observation of
+        all."""
         self._reset(done)
         robot, scene = self._states()
         anew = self.terms.frames(robot.rows(ended), scene.rows(ended), self._action[ended])
         frames = {k: v.index_copy(0, ended, anew[k]) for k, v in frames.items()}
-        return self.memory.push(self.sensor(frames, done), done)
+        obs = self.memory.push(self.sensor(frames, done, self.reset_generator), done)
+        return {k: v.index_copy(0, ended, obs[k][ended]) for k, v in final_obs.items()}
+
+    def _seed(self, seed: int) -> None:
+        self.seed, self.common_step_counter = seed, 0
+        self.generator.manual_seed(seed)
 
     def _reset(self, mask: Tensor) -> None:
-        cfg, generator, asset, shape = self.cfg.randomize, self.generator, self.task.asset, self._target.shape
+        """Draws depend on the seed and the period alone: one environment's end changes no other's numbers."""
+        generator = self.reset_generator.manual_seed(self.seed * 1_000_003 + self.common_step_counter)
+        cfg, asset, shape = self.cfg.randomize, self.task.asset, self._target.shape
         randomize.draw_params(self.backend, asset, cfg, mask, generator)
         spread = randomize.uniform(shape, -cfg.initial_joint_pos, cfg.initial_joint_pos, generator)
         speed = randomize.uniform(shape, -cfg.initial_joint_vel, cfg.initial_joint_vel, generator)
@@ -216,7 +241,8 @@ class SimEnv:
             self._trim = torch.where(row, trim, self._trim)
         self.commander.reset(mask, start[:, self._arm])
         self._delay.reset(mask, generator)
-        self.sensor.reset(mask)
+        self.sensor.reset(mask, generator)
+        self.pushes.reset(mask)
         self.memory.reset(mask)
         self._action = self._action * ~row
         self.episode_length_buf = self.episode_length_buf * ~mask

@@ -1,6 +1,6 @@
-"""What differs from robot to robot and from episode to episode: parameters of the world, and an imperfect sensor and
-actuator between it and the policy. All draws are for the whole batch and then masked, so that an environment's reset
-never changes another's random numbers, and nothing waits for the host."""
+"""What differs from robot to robot and from episode to episode: parameters of the world, and an imperfect
+sensor and actuator between it and the policy. All draws are for the whole batch and then masked, so that an
+environment's reset never changes another's random numbers, and nothing waits for the host."""
 
 from __future__ import annotations
 
@@ -51,12 +51,14 @@ class RandomizeCfg:
             low, high = getattr(self, name)
             if not 0.0 < low <= high:
                 raise ValueError(f"randomize.{name} must be 0 < low <= high, got {low}, {high}")
-        for name in ("action_delay", "observation_delay"):
-            low, high = getattr(self, name)
+        for delay in ("action_delay", "observation_delay"):
+            low, high = getattr(self, delay)
             if not 0 <= low <= high:
-                raise ValueError(f"randomize.{name} must be 0 <= low <= high, got {low}, {high}")
+                raise ValueError(f"randomize.{delay} must be 0 <= low <= high, got {low}, {high}")
         if not 0.0 <= self.observation_dropout < 1.0:
-            raise ValueError(f"randomize.observation_dropout must be in [0, 1), got {self.observation_dropout}")
+            raise ValueError(
+                f"randomize.observation_dropout must be in [0, 1), got {self.observation_dropout}"
+            )
 
     @property
     def params(self) -> tuple[Param, ...]:
@@ -68,7 +70,9 @@ def uniform(shape: tuple[int, ...], low: float, high: float, generator: torch.Ge
     return torch.rand(shape, generator=generator, device=generator.device) * (high - low) + low
 
 
-def draw_params(backend: Backend, asset: str, cfg: RandomizeCfg, mask: Tensor, generator: torch.Generator) -> None:
+def draw_params(
+    backend: Backend, asset: str, cfg: RandomizeCfg, mask: Tensor, generator: torch.Generator
+) -> None:
     """New parameters for the masked environments."""
     for param in cfg.params:
         low, high = getattr(cfg, param)
@@ -114,7 +118,8 @@ class Sensor:
         unknown = set(cfg.observation_noise) - {t.field.name for t in terms}
         if unknown:
             raise ValueError(
-                f"observation_noise names no terms: {sorted(unknown)}; there are {[t.field.name for t in terms]}"
+                f"observation_noise names no terms: {sorted(unknown)}; "
+                f"there are {[t.field.name for t in terms]}"
             )
         vectors = [t for t in terms if t.field.kind == "vector"]
         std = [cfg.observation_noise.get(t.field.name, 0.0) for t in vectors for _ in range(t.field.size)]
@@ -126,19 +131,21 @@ class Sensor:
         self.fresh = torch.ones(num_envs, dtype=torch.bool, device=device)
         self.active = self.noisy or self.delay.high > 0 or self.dropout > 0.0
 
-    def reset(self, mask: Tensor) -> None:
-        self.delay.reset(mask, self.generator)
+    def reset(self, mask: Tensor, generator: torch.Generator) -> None:
+        self.delay.reset(mask, generator)
         self.fresh = self.fresh | mask
 
-    def __call__(self, frames: dict[str, Tensor], mask: Tensor | None = None) -> dict[str, Tensor]:
-        """What the policy gets to see of this period's frames; masked as in `Delay`."""
+    def __call__(self, frames: dict[str, Tensor], mask: Tensor | None = None,
+                 generator: torch.Generator | None = None) -> dict[str, Tensor]:  # fmt: skip
+        """What the policy gets to see of this period's frames; masked as in `Delay`. `generator` stands in
+        for the sensor's own, which must draw once a period and no more."""
         if not self.active:
             return frames
-        true = frames[self.group]
-        seen = true + self.std * torch.randn(true.shape, generator=self.generator, device=true.device)
+        true, generator = frames[self.group], generator or self.generator
+        seen = true + self.std * torch.randn(true.shape, generator=generator, device=true.device)
         seen = self.delay(seen, mask)
         if self.dropout:
-            draw = torch.rand(len(true), generator=self.generator, device=true.device)
+            draw = torch.rand(len(true), generator=generator, device=true.device)
             lost = (draw < self.dropout) & ~self.fresh
             seen = torch.where(lost[:, None], self.last, seen)
             self.last = seen if mask is None else torch.where(mask[:, None], seen, self.last)
@@ -154,11 +161,19 @@ class Pushes:
         self.left = torch.zeros(num_envs, dtype=torch.long, device=generator.device)
         self.wrench = torch.zeros(num_envs, 6, device=generator.device)
 
+    def reset(self, mask: Tensor) -> None:
+        if self.cfg.push_force_n:
+            self.left, self.wrench = self.left * ~mask, self.wrench * ~mask[:, None]
+
     def __call__(self) -> Tensor:
         """This period's wrench (B, 6)."""
         device = self.left.device
-        starts = torch.rand(self.left.shape, generator=self.generator, device=device) < self.cfg.push_probability
-        force = torch.randn(self.wrench.shape, generator=self.generator, device=device) * self.cfg.push_force_n
+        starts = (
+            torch.rand(self.left.shape, generator=self.generator, device=device) < self.cfg.push_probability
+        )
+        force = (
+            torch.randn(self.wrench.shape, generator=self.generator, device=device) * self.cfg.push_force_n
+        )
         force[:, 3:] = 0.0
         starts &= self.left == 0
         self.wrench = torch.where(starts[:, None], force, self.wrench) * (starts | (self.left > 0))[:, None]

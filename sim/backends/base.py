@@ -22,9 +22,9 @@ mujoco-warp 4.0 (`Model`, `Data` with a leading world dimension) and PyBullet 3.
 | `jacobian` | `root_view.get_jacobians()` | from the chain (ours) | `calculateJacobian` |
 | `render` | `TiledCamera.data.output` | batch renderer | `getCameraImage` |
 
-Masks are (B,) bool tensors; a method that takes one leaves every other environment as it is, bit by bit. Tensors that
-are handed out are valid until the next `step` or write.
-"""
+Masks are (B,) bool tensors; a method that takes one leaves every other environment as it is, bit by bit.
+Tensors that are handed out are valid until the next `step` or write.
+"""  # noqa: E501 - the table
 
 from __future__ import annotations
 
@@ -105,8 +105,9 @@ class Backend(ABC):
     @abstractmethod
     def write_targets(self, asset: str, position: Tensor | None = None, velocity: Tensor | None = None,
                       effort: Tensor | None = None) -> None:  # fmt: skip
-        """Set the targets (B, J) of the next `step`. Positions are reached linearly over its sub-steps (first-order
-        hold, as the guard interpolates on hardware), velocities and efforts at once."""
+        """Set the targets (B, J) of the next `step`. Positions are reached linearly over its sub-steps
+        (first-order hold, as the guard interpolates on hardware), velocities and efforts at once. An absent
+        position stays as it was; absent velocities and efforts are zero."""
 
     @abstractmethod
     def apply_wrench(self, asset: str, link: str | None, wrench: Tensor) -> None:
@@ -133,7 +134,8 @@ class Backend(ABC):
 
     @abstractmethod
     def set_param(self, asset: str, param: Param, scale: Tensor, mask: Tensor) -> None:
-        """Scale a declared parameter by (B,), relative to the value it was built with."""
+        """Scale a declared parameter by (B,), relative to the value it was built with. The gravity
+        feed-forward stays that of the masses as built: a controller knows no others."""
 
     @abstractmethod
     def params(self) -> dict[str, Tensor]:
@@ -151,11 +153,11 @@ class Backend(ABC):
         raise ValueError(f"{type(self).__name__} has no contact sensors")
 
     def render(self, camera: str, env_ids: Sequence[int], film: tuple[int, int] | None = None) -> np.ndarray:
-        """(n, H, W, 3) uint8: at the camera's size and fast, as a policy sees it; with `film` (height, width), as
-        a person does, with the markers and whatever shadows the engine has."""
+        """(n, H, W, 3) uint8: at the camera's size and fast, as a policy sees it; with `film` (height,
+        width), as a person does, with the markers and whatever shadows the engine has."""
         raise ValueError(f"{type(self).__name__} has no cameras")
 
-    def set_marker(self, marker: str, pose: Tensor) -> None:  # noqa: B027 - an engine without a renderer ignores it
+    def set_marker(self, marker: str, pose: Tensor) -> None:  # noqa: B027 - not every engine draws
         """Draw a scene marker at (B, 7) from now on."""
 
     def jacobian(self, asset: str, link: str) -> Tensor:

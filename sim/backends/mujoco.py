@@ -1,9 +1,10 @@
 """MuJoCo C: the default on a CPU. A state row per environment, stepped in C++ threads.
 
-Stepping is MuJoCo's `rollout`: its threads set a row's state, run the sub-steps with that row's controls and write
-state and sensors back, so Python holds no lock and copies nothing per environment. Against a persistent MjData per
-environment in Python threads it is as fast or faster (`benchmarks/throughput.py` prints both) and the whole state of
-the world is one array. What MjData would have kept besides, the solver's warm start, is carried along.
+Stepping is MuJoCo's `rollout`: its threads set a row's state, run the sub-steps with that row's controls and
+write state and sensors back, so Python holds no lock and copies nothing per environment. Against a persistent
+MjData per environment in Python threads it is as fast or faster (`benchmarks/throughput.py` prints both) and
+the whole state of the world is one array. What MjData would have kept besides, the solver's warm start, is
+carried along.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robolearn.config import register
+from robolearn.config import ConfigError, register
 from robolearn.optional import lazy
 from robolearn.rotations import quat_apply, quat_conjugate
-from robolearn.spec import RobotSpec
 from sim.backends.base import Backend, BackendCfg, Capabilities
 from sim.backends.looks import Painter
-from sim.backends.mjcf import compile_scene, control_gain
+from sim.backends.mjcf import compile_scene
+from sim.backends.mjcontrol import Targets, gain_param, gain_scale, owner, refuse_unstable, slots_of
 from sim.scene import Param, SceneCfg
 
 mujoco = lazy("mujoco", extra="mujoco")
@@ -39,16 +40,9 @@ class MujocoCfg(BackendCfg):
     threads: int = 0
     """Stepping threads; 0 is one a core."""
 
-
-@dataclass(frozen=True)
-class _Slots:
-    """Where an asset's numbers lie in qpos, qvel, ctrl and sensordata."""
-
-    qpos: Any
-    qvel: Any
-    ctrl: Any = None
-    driven: Any = None
-    effort: Any = None
+    def __post_init__(self) -> None:
+        if self.threads < 0:
+            raise ConfigError(f"threads must be 0 (one a core) or more, got {self.threads}")
 
 
 @register("backend", "mujoco", MujocoCfg)
@@ -62,8 +56,11 @@ class Mujoco(Backend):
     def __init__(self, cfg: MujocoCfg, scene: SceneCfg, num_envs: int, device: torch.device, seed: int):
         super().__init__(scene, num_envs, device, seed)
         if device.type != "cpu":
-            raise ValueError(f"backend mujoco runs on the CPU, not on {device}; use backend=mujoco_warp there")
+            raise ValueError(
+                f"backend mujoco runs on the CPU, not on {device}; use backend=mujoco_warp there"
+            )
         self.model = compile_scene(scene)
+        refuse_unstable(self.model, scene)
         self.threads = cfg.threads or os.cpu_count() or 1
         self._models = [self.model] * num_envs
         self._params = {f"{a}.{p}": torch.ones(num_envs) for a, p in scene.randomized}
@@ -72,13 +69,10 @@ class Mujoco(Backend):
         self._pool = rollout.Rollout(nthread=self.threads if self.threads > 1 else 0)
         self._data = [mujoco.MjData(self.model) for _ in range(self.threads)]
         self._allocate()
-        self._slots = {n: self._robot_slots(n) for n in scene.robots} | {
-            n: self._object_slots(n) for n, o in scene.objects.items() if not o.fixed
-        }
-        fixed = {**scene.robots, **scene.objects}
+        self._slots = slots_of(self.model, scene)
+        fixed: dict[str, Any] = {**scene.robots, **scene.objects}
         self._fixed = {n: torch.tensor(thing.pose).expand(num_envs, 7) for n, thing in fixed.items()}
         self._still = torch.zeros(num_envs, 6)
-        self._worth = {n: _control_worth(r.spec) for n, r in scene.robots.items()}
         self._markers: dict[str, Tensor] = {}
         self._drawn_by: Painter | None = None
 
@@ -94,33 +88,13 @@ class Mujoco(Backend):
         self._time, self._rows, self._moving = rows[:, 0], rows, rows[:, at : at + m.nq + m.nv]
         self._velocity_columns = slice(at + m.nq, at + m.nq + m.nv)
         self._warmstart = np.zeros((b, m.nv))
-        self._ctrl = torch.zeros(b, m.nu, dtype=torch.float64)
-        self._ctrl_from = self._ctrl.clone()
+        self._targets = Targets(m, self.scene, b, torch.float64, self.device)
         self._wrench: Tensor | None = None
+        self._gain_scale: Tensor | None = None
         self._outputs: dict[int, tuple[np.ndarray, np.ndarray, Tensor]] = {}
         self._sensors = torch.zeros(b, m.nsensordata, dtype=torch.float64)
 
-    def _robot_slots(self, asset: str) -> _Slots:
-        m, names = self.model, self.scene.robots[asset].spec.joint_names
-        joints = [m.joint(f"{asset}/{n}") for n in names]
-        driven = [i for i, j in enumerate(joints) if self._actuator(j.name) >= 0]
-        return _Slots(
-            qpos=_indices([j.qposadr[0] for j in joints]),
-            qvel=_indices([j.dofadr[0] for j in joints]),
-            ctrl=_indices([self._actuator(joints[i].name) for i in driven]),
-            driven=_indices(driven),
-            effort=_indices([m.sensor(f"{asset}/effort/{n}").adr[0] for n in names]),
-        )
-
-    def _actuator(self, name: str) -> int:
-        return int(mujoco.mj_name2id(self.model, mujoco.mjtObj.mjOBJ_ACTUATOR, name))
-
-    def _object_slots(self, asset: str) -> _Slots:
-        joint = self.model.joint(asset)
-        q, v = int(joint.qposadr[0]), int(joint.dofadr[0])
-        return _Slots(qpos=slice(q, q + 7), qvel=slice(v, v + 6))
-
-    # --- reading ---------------------------------------------------------------------------------------------------
+    # --- reading --------------------------------------------------------------------------------------------
 
     def joint_pos(self, asset: str) -> Tensor:
         return self._qpos[:, self._slots[asset].qpos].float()
@@ -162,38 +136,38 @@ class Mujoco(Backend):
     def contact_force(self, sensor: str) -> Tensor:
         """As of the last sub-step's start (sensors are evaluated with the forces)."""
         at = int(self.model.sensor(f"contact/{sensor}").adr[0])
-        return self._sensors[:, at : at + 3].float()
+        return -self._sensors[:, at : at + 3].float()  # the sensor tells what the body does to the others
 
     def finite(self) -> Tensor:
         return (self._moving.abs() < EXPLODED).all(dim=1)
 
-    # --- stepping --------------------------------------------------------------------------------------------------
+    # --- stepping -------------------------------------------------------------------------------------------
 
     def write_targets(self, asset: str, position: Tensor | None = None, velocity: Tensor | None = None,
                       effort: Tensor | None = None) -> None:  # fmt: skip
-        slots, ctrl = self._slots[asset], torch.zeros(self.num_envs, self.scene.robots[asset].spec.dof)
-        for value, worth in zip((position, velocity, effort), self._worth[asset], strict=True):
-            if value is not None:
-                ctrl = ctrl + value * worth
-        self._ctrl[:, slots.ctrl] = ctrl[:, slots.driven].double()
+        self._targets.write(asset, position, velocity, effort, self._params.get(f"{asset}.kd"))
 
     def apply_wrench(self, asset: str, link: str | None, wrench: Tensor) -> None:
+        self._wrenches()[:, self.model.body(f"{asset}/{link}" if link else asset).id] = wrench.double()
+
+    def _wrenches(self) -> Tensor:
+        """(B, bodies, 6), made at the first use: most tasks never push, and a wrench a body costs time."""
         if self._wrench is None:
             self._wrench = torch.zeros(self.num_envs, self.model.nbody, 6, dtype=torch.float64)
             self._control |= int(mujoco.mjtState.mjSTATE_XFRC_APPLIED)
             self._outputs.clear()
-        self._wrench[:, self.model.body(f"{asset}/{link}" if link else asset).id] = wrench.double()
+        return self._wrench
 
     def step(self, n: int) -> None:
         state, sensors, control = self._buffers(n)
         nu = self.model.nu
-        torch.lerp(self._ctrl_from[:, None], self._ctrl[:, None], _ramp(n), out=control[..., :nu])
+        self._targets.sub_steps(_ramp(n), self._gain_scale, control[..., :nu])
         if self._wrench is not None:
             control[..., nu:] = self._wrench.flatten(1)[:, None]
         before = self._qvel.numpy().copy() if n == 1 else None
         self._pool.rollout(
-            self._models, self._data, self._state, control.numpy(), control_spec=self._control, skip_checks=True,
-            nstep=n, initial_warmstart=self._warmstart, state=state, sensordata=sensors,
+            self._models, self._data, self._state, control.numpy(), control_spec=self._control,
+            skip_checks=True, nstep=n, initial_warmstart=self._warmstart, state=state, sensordata=sensors,
             chunk_size=max(1, self.num_envs // (8 * self.threads)),
         )  # fmt: skip
         np.copyto(self._state, state[:, -1])
@@ -201,7 +175,7 @@ class Mujoco(Backend):
         np.subtract(self._qvel.numpy(), last, out=self._warmstart)
         self._warmstart /= self.scene.physics_dt_s
         self._sensors.copy_(torch.from_numpy(sensors[:, -1]))
-        self._ctrl_from.copy_(self._ctrl)
+        self._targets.arrive()
         self.time_s = self._time.float()
 
     def _buffers(self, n: int) -> tuple[np.ndarray, np.ndarray, Tensor]:
@@ -215,16 +189,13 @@ class Mujoco(Backend):
             )
         return self._outputs[n]
 
-    # --- writing ---------------------------------------------------------------------------------------------------
+    # --- writing --------------------------------------------------------------------------------------------
 
     def write_joints(self, asset: str, position: Tensor, velocity: Tensor, mask: Tensor) -> None:
         slots = self._slots[asset]
         _put(self._qpos, slots.qpos, position, mask)
         _put(self._qvel, slots.qvel, velocity, mask)
-        kept = self._ctrl.clone()
-        self.write_targets(asset, position=position)
-        self._ctrl.copy_(torch.where(mask[:, None], self._ctrl, kept))
-        self._ctrl_from.copy_(torch.where(mask[:, None], self._ctrl, self._ctrl_from))
+        self._targets.rest(asset, position, mask)
         self._cold_start(mask)
 
     def write_pose(self, asset: str, pose: Tensor, velocity: Tensor, mask: Tensor) -> None:
@@ -235,54 +206,93 @@ class Mujoco(Backend):
         self._cold_start(mask)
 
     def _cold_start(self, mask: Tensor) -> None:
-        self._warmstart *= ~mask.numpy()[:, None]
+        """Nothing of what was before a write is left in the solver or in the sensors."""
+        self._warmstart[mask.numpy()] = 0.0
+        self._sensors[mask] = 0.0
 
     def _parts(self) -> list[Tensor]:
-        parts = [self._rows, torch.from_numpy(self._warmstart), self._ctrl, self._ctrl_from, self._sensors]
+        targets = self._targets
+        parts = [
+            self._rows,
+            torch.from_numpy(self._warmstart),
+            self._sensors,
+            targets.start,
+            targets.end,
+            targets.feed,
+        ]
         return parts if self._wrench is None else [*parts, self._wrench.flatten(1)]
 
     def get_state(self) -> Tensor:
         return torch.cat(self._parts(), dim=1)
 
     def set_state(self, state: Tensor, mask: Tensor | None = None) -> None:
-        keep = torch.ones(self.num_envs, dtype=torch.bool) if mask is None else mask
-        new = torch.where(keep[:, None], state, self.get_state())
+        everyone = torch.ones(self.num_envs, dtype=torch.bool)
+        new = torch.where(
+            (everyone if mask is None else mask)[:, None], self._conform(state), self.get_state()
+        )
         parts = self._parts()
         for part, value in zip(parts, new.split([p.shape[1] for p in parts], dim=1), strict=True):
             part.copy_(value)
+        self._targets.feeding = True
+        self.time_s = self._time.float()
+
+    def _conform(self, state: Tensor) -> Tensor:
+        """Wrenches are in a state only once one was applied; either side may lack them."""
+        wrenches, width = self.model.nbody * 6, sum(p.shape[1] for p in self._parts())
+        if self._wrench is None and state.shape[1] == width + wrenches:
+            self._wrenches()
+        elif self._wrench is not None and state.shape[1] == width - wrenches:
+            state = torch.cat((state, state.new_zeros(len(state), wrenches)), dim=1)
+        if state.shape != (self.num_envs, sum(p.shape[1] for p in self._parts())):
+            raise ValueError(
+                f"a state of shape {tuple(state.shape)} is not of this scene's {self.num_envs} environments"
+            )
+        return state
 
     def set_param(self, asset: str, param: Param, scale: Tensor, mask: Tensor) -> None:
         current = self._params[f"{asset}.{param}"]
         self._params[f"{asset}.{param}"] = torch.where(mask, scale, current)
+        self._gain_scale = gain_scale(self.model, self._params, self._targets.end)
+        change = getattr(self, f"_scale_{'body' if param in ('mass', 'inertia') else param}")
         for i in mask.nonzero().flatten().tolist():  # MuJoCo keeps one model an environment
-            self._scale(self._models[i], asset, param, float(scale[i]))
+            change(self._models[i], asset, param, float(scale[i]))
 
-    def _scale(self, model: Any, asset: str, param: Param, scale: float) -> None:
-        base = self.model
-        if param in ("mass", "inertia", "friction"):
-            bodies = [b for b in range(1, base.nbody) if _owner(base.body(b).name) == asset]
-            if param == "friction":
-                geoms = [g for g in range(base.ngeom) if base.geom_bodyid[g] in bodies]
-                model.geom_friction[geoms, 0] = base.geom_friction[geoms, 0] * scale
-                return
-            name = "body_mass" if param == "mass" else "body_inertia"
-            getattr(model, name)[bodies] = getattr(base, name)[bodies] * scale
-            mujoco.mj_setConst(model, mujoco.MjData(model))
-            return
-        ids = [a for a in range(base.nu) if _owner(base.actuator(a).name) == asset]
-        if param == "kp":  # the gain and the position bias go together, or the set-point would move
-            model.actuator_gainprm[ids, 0] = base.actuator_gainprm[ids, 0] * scale
-            model.actuator_biasprm[ids, 1] = base.actuator_biasprm[ids, 1] * scale
-        elif param == "kd":
-            model.actuator_biasprm[ids, 2] = base.actuator_biasprm[ids, 2] * scale
-        else:
-            joints = base.actuator_trnid[ids, 0]
-            model.jnt_actfrcrange[joints] = base.jnt_actfrcrange[joints] * scale
+    def _bodies(self, asset: str) -> list[int]:
+        return [b for b in range(1, self.model.nbody) if owner(self.model.body(b).name) == asset]
+
+    def _actuators(self, asset: str) -> list[int]:
+        return [a for a in range(self.model.nu) if owner(self.model.actuator(a).name) == asset]
+
+    def _scale_body(self, model: Any, asset: str, param: Param, scale: float) -> None:
+        base, bodies = self.model, self._bodies(asset)
+        name = "body_mass" if param == "mass" else "body_inertia"
+        getattr(model, name)[bodies] = getattr(base, name)[bodies] * scale
+        if param == "mass":  # the controller's gravity feed-forward knows the nominal masses
+            model.body_gravcomp[bodies] = base.body_gravcomp[bodies] / scale
+        mujoco.mj_setConst(model, self._data[0])
+
+    def _scale_friction(self, model: Any, asset: str, param: Param, scale: float) -> None:
+        base, bodies = self.model, self._bodies(asset)
+        geoms = [g for g in range(base.ngeom) if base.geom_bodyid[g] in bodies]
+        model.geom_friction[geoms, 0] = base.geom_friction[geoms, 0] * scale
+
+    def _scale_kp(self, model: Any, asset: str, param: Param, scale: float) -> None:
+        base, ids = self.model, self._actuators(asset)
+        bias = 1 if param == "kp" else 2
+        model.actuator_biasprm[ids, bias] = base.actuator_biasprm[ids, bias] * scale
+        gains = [a for a in ids if gain_param(base, a) == param]  # or the set-point would move
+        model.actuator_gainprm[gains, 0] = base.actuator_gainprm[gains, 0] * scale
+
+    _scale_kd = _scale_kp
+
+    def _scale_effort_limit(self, model: Any, asset: str, param: Param, scale: float) -> None:
+        base, joints = self.model, self.model.actuator_trnid[self._actuators(asset), 0]
+        model.jnt_actfrcrange[joints] = base.jnt_actfrcrange[joints] * scale
 
     def params(self) -> dict[str, Tensor]:
         return dict(self._params)
 
-    # --- pictures --------------------------------------------------------------------------------------------------
+    # --- pictures -------------------------------------------------------------------------------------------
 
     def set_marker(self, marker: str, pose: Tensor) -> None:
         self._markers[marker] = pose
@@ -309,27 +319,8 @@ class Mujoco(Backend):
         self._pool.close()
 
 
-def _indices(values: list[int]) -> Any:
-    """A slice where the indices are contiguous (a view, no copy), else a tensor."""
-    values = [int(v) for v in values]
-    if values and values == list(range(values[0], values[0] + len(values))):
-        return slice(values[0], values[0] + len(values))
-    return torch.tensor(values, dtype=torch.long)
-
-
-def _control_worth(spec: RobotSpec) -> Tensor:
-    """(3, J): what a unit of position, velocity and effort target adds to each joint's `ctrl`."""
-    kp, kd = torch.tensor(spec.kp), torch.tensor(spec.kd)
-    gain = torch.tensor([control_gain(p, d) for p, d in zip(spec.kp, spec.kd, strict=True)])
-    return torch.stack((kp, kd, torch.ones_like(kp))) / gain
-
-
 def _put(rows: Tensor, columns: Any, value: Tensor, mask: Tensor) -> None:
     rows[:, columns] = torch.where(mask[:, None], value.double(), rows[:, columns])
-
-
-def _owner(name: str) -> str:
-    return name.partition("/")[0]
 
 
 @functools.cache
