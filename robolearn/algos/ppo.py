@@ -19,23 +19,23 @@ from robolearn.spec import PolicySpec
 @dataclass
 class PPOCfg(AlgoCfg):
     name: str = "ppo"
-    horizon: int = 24
+    horizon: int = 32
     """Periods collected an iteration."""
     epochs: int = 5
     minibatches: int = 4
-    gamma: float = 0.98
+    gamma: float = 0.99
     lam: float = 0.95
     clip: float = 0.2
-    learning_rate: float = 1e-3
-    schedule: str = "adaptive"
-    """adaptive: follows desired_kl; linear: falls to zero; constant."""
+    learning_rate: float = 2e-3
+    schedule: str = "linear"
+    """linear: falls to zero over the training; constant; adaptive: follows desired_kl."""
     desired_kl: float = 0.01
     entropy: float = 0.0
     value_weight: float = 1.0
     max_grad_norm: float = 1.0
     hidden: tuple[int, ...] = (128, 128)
     activation: str = "elu"
-    initial_std: float = 1.0
+    initial_std: float = 0.5
     min_std: float = 0.05
 
     def __post_init__(self) -> None:

@@ -101,7 +101,8 @@ def test_the_critic_reads_its_own_group():
 
 
 def test_adaptive_learning_rate_follows_the_divergence():
-    algo = PPO(PPOCfg(hidden=(8,)), spec(policy=1), 4, torch.device("cpu"), torch.Generator().manual_seed(0))
+    cfg = PPOCfg(hidden=(8,), schedule="adaptive")
+    algo = PPO(cfg, spec(policy=1), 4, torch.device("cpu"), torch.Generator().manual_seed(0))
     start = algo.learning_rate
     algo._adapt(0.1)
     assert algo.learning_rate == pytest.approx(start / 1.5)

@@ -72,7 +72,7 @@ class Cartpole(Task):
         return {
             "alive": torch.ones_like(cart),
             "upright": -(pole**2),
-            "centred": -0.05 * cart**2,
+            "centred": -0.25 * cart**2,
             "slow": -0.005 * (robot.joint_vel**2).sum(1),
         }
 

@@ -1,0 +1,58 @@
+"""Scores: intervals against published values, and no favour for short episodes."""
+
+import pytest
+import torch
+
+from robolearn.loops.evaluate import EpisodeLog, evaluate, summarize, table, wilson
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "low", "high"),
+    [(0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605)],
+)
+def test_wilson_against_newcombe_1998(successes, trials, low, high):
+    assert wilson(successes, trials) == pytest.approx((low, high), abs=1e-4)
+
+
+class Uneven:
+    """Environment 0 ends every step and fails, environment 1 ends every fourth step and succeeds."""
+
+    num_envs = 2
+    device = torch.device("cpu")
+
+    def reset(self, seed=None):
+        self.t = 0
+        return {"policy": torch.zeros(2, 1)}, {}
+
+    def step(self, action):
+        self.t += 1
+        done = torch.tensor([True, self.t % 4 == 0])
+        episode = {"success": torch.tensor([0.0, 1.0]), "error_m": torch.tensor([0.3, 0.1])}
+        no = torch.zeros(2, dtype=torch.bool)
+        return {"policy": torch.zeros(2, 1)}, torch.zeros(2), done, no, {"episode": episode}
+
+
+def test_each_environment_contributes_the_same_number_of_episodes():
+    scores = evaluate(Uneven(), lambda obs: torch.zeros(2, 1), episodes=10)
+    assert scores["episodes"] == 10
+    assert scores["success"] == 0.5
+    assert scores["error_m"]["mean"] == pytest.approx(0.2)
+
+
+def test_summary_by_hand():
+    rows = {"success": torch.tensor([1.0, 1.0, 0.0, 1.0]), "error_m": torch.tensor([1.0, 2.0, 3.0, 4.0])}
+    scores = summarize(rows)
+    assert scores["success"] == 0.75
+    assert scores["error_m"]["median"] == 2.5
+    assert scores["error_m"]["standard_error"] == pytest.approx((5 / 3) ** 0.5 / 2)
+    assert "75.0 %" in table(scores) and "error_m" in table(scores)
+
+
+def test_the_quota_is_per_environment():
+    log = EpisodeLog(2, 1, torch.device("cpu"))
+    log.add({"success": torch.tensor([1.0, 0.0])}, torch.tensor([True, False]))
+    log.add({"success": torch.tensor([0.0, 1.0])}, torch.tensor([True, False]))
+    assert not log.complete
+    log.add({"success": torch.tensor([0.0, 0.0])}, torch.tensor([True, True]))
+    assert log.complete
+    assert log.results()["success"].tolist() == [1.0, 0.0]

@@ -1,0 +1,111 @@
+"""The training command as its user meets it: contracts of the algorithms, exact resumption, kills."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from robolearn import config
+from robolearn.cli import _world, train
+from robolearn.loops import checkpoint
+
+_world.discover()
+SMALL = ["task=cartpole", "num_envs=16", "algo.hidden=[32,32]", "eval_episodes=0"]
+
+
+def run(folder: Path, *overrides: str) -> None:
+    assert train.main([*SMALL, f"run_dir={folder}", *overrides]) == 0
+
+
+def weights(folder: Path) -> dict:
+    state = checkpoint.read_newest(folder / "checkpoints")
+    return checkpoint.flatten({k: state[k] for k in ("algo", "generator", "counters", "env", "obs")})[0]
+
+
+@pytest.mark.parametrize("algo", config.names("algo"))
+def test_every_algorithm_solves_the_toy(tmp_path, algo):
+    """Cartpole from scratch; the policy that comes out of the bundle balances at least nine times in ten."""
+    run(tmp_path / "run", f"algo={algo}", "num_envs=64", "total_steps=100000", "eval_episodes=200")
+    scores = json.loads((tmp_path / "run" / "scores.json").read_text())
+    assert scores["success"] >= 0.9
+    _, cfg, packed = _world.load_run(str(tmp_path / "run"))
+    again = _world.score(packed.policy, cfg.task, cfg.backend, 200, cfg.seed + 10_000)
+    assert again["success"] == scores["success"]
+    assert again["return"] == scores["return"]
+
+
+RANDOMISED = ["task.randomize.mass=[0.8,1.2]", "task.randomize.observation_delay=[0,2]",
+              "task.randomize.action_delay=[0,1]", "task.randomize.observation_dropout=0.1",
+              "task.randomize.observation_noise={velocities: 0.01}"]  # fmt: skip
+
+
+@pytest.mark.parametrize("extra", [[], RANDOMISED], ids=["plain", "randomised"])
+def test_resuming_equals_never_having_stopped(tmp_path, extra):
+    """Weights, optimiser, normaliser, random numbers, counters and worlds: bit by bit."""
+    run(tmp_path / "whole", "total_steps=3000", *extra)
+    run(tmp_path / "half", "total_steps=1500", *extra)
+    assert train.main([f"resume={tmp_path / 'half'}", "total_steps=3000"]) == 0
+    whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "half")
+    assert whole.keys() == resumed.keys() and len(whole) > 20
+    different = [k for k in whole if not torch.equal(whole[k], resumed[k])]
+    assert different == []
+
+
+def test_the_same_seed_gives_the_same_policy_and_another_does_not(tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        run(tmp_path / name, "total_steps=1500", f"seed={seed}")
+    a, b, c = (weights(tmp_path / n)["algo/policy/mean.0.weight"] for n in "abc")
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
+
+
+def test_a_killed_training_resumes(tmp_path):
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "robolearn.cli.main", "train", *SMALL, f"run_dir={folder}"]
+    process = subprocess.Popen([*command, "total_steps=100000000", "checkpoint_every_s=0.2"], stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while len(list((folder / "checkpoints").glob("*.safetensors"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    done = checkpoint.read_newest(folder / "checkpoints")["counters"]["env_steps"]
+    assert done > 0
+    assert train.main([f"resume={folder}", f"total_steps={done + 1000}"]) == 0
+    assert checkpoint.read_newest(folder / "checkpoints")["counters"]["env_steps"] >= done + 1000
+    steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert steps[-1] >= done + 1000
+
+
+def test_an_interrupt_writes_a_checkpoint_and_says_how_to_go_on(tmp_path):
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "robolearn.cli.main", "train", *SMALL, f"run_dir={folder}"]
+    process = subprocess.Popen([*command, "total_steps=100000000"], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (folder / "metrics.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"robolearn train resume={folder}" in errors
+    assert "Traceback" not in errors
+    assert checkpoint.read_newest(folder / "checkpoints")["counters"]["env_steps"] > 0
+
+
+def test_a_run_is_not_overwritten(tmp_path):
+    run(tmp_path / "run", "total_steps=500")
+    with pytest.raises(config.ConfigError, match="resume="):
+        run(tmp_path / "run", "total_steps=500")
+
+
+def test_nothing_to_resume_is_said_so(tmp_path):
+    run(tmp_path / "run", "total_steps=500")
+    for file in (tmp_path / "run" / "checkpoints").iterdir():
+        file.write_bytes(b"")
+    with pytest.raises(config.ConfigError, match="cannot be resumed"):
+        train.main([f"resume={tmp_path / 'run'}"])
