@@ -3,7 +3,7 @@
 usage: robolearn doctor [timeout_s=SECONDS]
 
 Each line is tried for real, in a process of its own: packages are imported, a frame is rendered, plugins are
-loaded. The exit code is 1 if something required is missing or broken; the rest is needed only for what it says.
+loaded. The exit code is 1 if something required is missing or broken; the rest is for what it says only.
 """
 
 from __future__ import annotations
