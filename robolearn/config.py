@@ -106,6 +106,13 @@ def to_plain(config: Any) -> dict[str, Any]:
     return {k: v for k, v in plain.items() if k != "defaults"}  # hydra's list, not a setting
 
 
+def from_plain(cls: type[T], data: dict[str, Any]) -> T:
+    """What `to_plain` gave, as `cls` again."""
+    from omegaconf import OmegaConf
+
+    return _object(_set(_merge_all(OmegaConf.structured(cls), OmegaConf.create(data)), ()))
+
+
 # --- hydra -------------------------------------------------------------------------------------------------
 
 

@@ -24,7 +24,7 @@ SUCCESS, ELSE, EMPTY = (46, 170, 80), (112, 118, 126), (24, 27, 31)
 
 
 def record(policy: Policy, cfg: Any, path: Path, num_envs: int, seed: int) -> np.ndarray:
-    """Write an episode of `num_envs` environments (more if they are short) to `path`; the last frame (H, W, 3)."""
+    """Write an episode of `num_envs` environments (more if short) to `path`; the last frame (H, W, 3)."""
     from robolearn.loops.log import Display
 
     optional.load("av", "report")

@@ -8,6 +8,7 @@ films are nice.
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -154,6 +155,7 @@ class Painter:
         return self._renderers[size, nice]
 
     def _new_renderer(self, height: int, width: int, nice: bool) -> Any:
+        logging.getLogger("OpenGL.acceleratesupport").setLevel(logging.WARNING)  # says what it does without
         looks = self.model.vis
         looks.global_.offheight, looks.global_.offwidth = height, width
         looks.quality.shadowsize, looks.quality.offsamples = 2048 if nice else 0, 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from robolearn.config import ConfigError
 from robolearn.optional import lazy
 from robolearn.paths import resolve
 from robolearn.spec import RobotSpec
@@ -16,6 +18,9 @@ from sim.backends import looks
 from sim.scene import Box, CameraCfg, ContactSensorCfg, Cylinder, ObjectCfg, RobotCfg, SceneCfg, Sphere
 
 mujoco = lazy("mujoco", extra="mujoco")
+GROUND, ROBOT, OBJECT = -1, 0, 1
+"""Geom priorities: of two bodies in contact the higher one's friction counts, of two equals the larger."""
+log = logging.getLogger(__name__)
 
 
 def wxyz(xyzw: Any) -> list[float]:
@@ -28,12 +33,14 @@ def compile_scene(scene: SceneCfg, visual: bool = False) -> Any:
     joint, in RobotSpec.joint_names' order. Self-resets on divergence are off: the environment decides.
     `visual` adds what pictures need and nothing that moves: the state is the same."""
     looks.choose_gl()
+    _hear_warnings()
     spec = mujoco.MjSpec()
     spec.option.timestep = scene.physics_dt_s
     spec.option.gravity = [0.0, 0.0, -scene.gravity_mps2]
     spec.option.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
     if scene.ground:
-        spec.worldbody.add_geom(name="ground", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[0, 0, 1])
+        plane = mujoco.mjtGeom.mjGEOM_PLANE
+        spec.worldbody.add_geom(name="ground", type=plane, size=[0, 0, 1], priority=GROUND)
     if visual:
         looks.add_looks(spec, scene.ground)
     for name, robot in scene.robots.items():
@@ -44,7 +51,24 @@ def compile_scene(scene: SceneCfg, visual: bool = False) -> Any:
         _add_contact_sensor(spec, name, sensor)
     for name, camera in scene.cameras.items():
         _add_camera(spec, name, camera)
-    return spec.compile()
+    try:
+        return spec.compile()
+    except ValueError as error:  # a moving link without mass, a mesh that cannot be read
+        raise ConfigError(f"MuJoCo refuses the scene: {' '.join(str(error).split())}") from error
+
+
+def _hear_warnings() -> None:
+    """MuJoCo's warnings to our log, each kind once; else it writes a file into the working directory."""
+    if mujoco.get_mju_user_warning() is None:
+        heard: set[str] = set()
+
+        def hear(text: str) -> None:
+            kind = text.partition(" Time =")[0]
+            if kind not in heard:
+                heard.add(kind)
+                log.warning("MuJoCo: %s", text)
+
+        mujoco.set_mju_user_warning(hear)
 
 
 def _add_robot(spec: Any, name: str, cfg: RobotCfg, visual: bool) -> None:
@@ -70,7 +94,7 @@ def _prepared_urdf(path: Path, visual: bool) -> str:
         name = mesh.get("filename", "")
         file = resolve(name) if "://" in name else path.parent / name
         if not file.is_file():
-            raise FileNotFoundError(f"{path} names a mesh that is not there: {file}")
+            raise ConfigError(f"{path} names a mesh that is not there: {file}")
         mesh.set("filename", str(file))
     for old in root.findall("mujoco"):
         root.remove(old)
@@ -87,7 +111,7 @@ def _refuse_unphysical(child: Any, robot: RobotSpec) -> None:
     names = {j.name for j in child.joints}
     missing = [j for j in robot.joint_names if j not in names]
     if missing:
-        raise ValueError(f"{robot.urdf} has no joints {missing}; it has {sorted(names)}")
+        raise ConfigError(f"{robot.urdf} has no joints {missing}; it has {sorted(names)}")
 
 
 def _drive(child: Any, robot: RobotSpec, i: int, name: str) -> None:
@@ -118,9 +142,8 @@ def _add_object(spec: Any, name: str, cfg: ObjectCfg) -> None:
     body = spec.worldbody.add_body(name=name, pos=list(cfg.pose[:3]), quat=wxyz(cfg.pose[3:]))
     if not cfg.fixed:
         body.add_freejoint(name=name)
-    geom = body.add_geom(
-        name=name, rgba=list(cfg.rgba), mass=cfg.mass_kg, friction=[cfg.friction, 0.005, 0.0001]
-    )
+    geom = body.add_geom(name=name, rgba=list(cfg.rgba), mass=cfg.mass_kg, priority=OBJECT)
+    geom.friction = [cfg.friction, 0.005, 0.0001]
     shape = cfg.shape
     if isinstance(shape, Box):
         geom.type, geom.size = mujoco.mjtGeom.mjGEOM_BOX, [s / 2 for s in shape.size_m]

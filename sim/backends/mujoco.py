@@ -55,10 +55,6 @@ class Mujoco(Backend):
 
     def __init__(self, cfg: MujocoCfg, scene: SceneCfg, num_envs: int, device: torch.device, seed: int):
         super().__init__(scene, num_envs, device, seed)
-        if device.type != "cpu":
-            raise ValueError(
-                f"backend mujoco runs on the CPU, not on {device}; use backend=mujoco_warp there"
-            )
         self.model = compile_scene(scene)
         refuse_unstable(self.model, scene)
         self.threads = cfg.threads or os.cpu_count() or 1
@@ -165,11 +161,7 @@ class Mujoco(Backend):
         if self._wrench is not None:
             control[..., nu:] = self._wrench.flatten(1)[:, None]
         before = self._qvel.numpy().copy() if n == 1 else None
-        self._pool.rollout(
-            self._models, self._data, self._state, control.numpy(), control_spec=self._control,
-            skip_checks=True, nstep=n, initial_warmstart=self._warmstart, state=state, sensordata=sensors,
-            chunk_size=max(1, self.num_envs // (8 * self.threads)),
-        )  # fmt: skip
+        self.roll(n)
         np.copyto(self._state, state[:, -1])
         last = state[:, -2, self._velocity_columns] if before is None else before
         np.subtract(self._qvel.numpy(), last, out=self._warmstart)
@@ -177,6 +169,15 @@ class Mujoco(Backend):
         self._sensors.copy_(torch.from_numpy(sensors[:, -1]))
         self._targets.arrive()
         self.time_s = self._time.float()
+
+    def roll(self, n: int) -> None:
+        """The engine's own call on the arrays as they are, which `step` is measured against."""
+        state, sensors, control = self._buffers(n)
+        self._pool.rollout(
+            self._models, self._data, self._state, control.numpy(), control_spec=self._control,
+            skip_checks=True, nstep=n, initial_warmstart=self._warmstart, state=state, sensordata=sensors,
+            chunk_size=max(1, self.num_envs // (8 * self.threads)),
+        )  # fmt: skip
 
     def _buffers(self, n: int) -> tuple[np.ndarray, np.ndarray, Tensor]:
         if n not in self._outputs:
@@ -308,6 +309,10 @@ class Mujoco(Backend):
         if self._drawn_by is None:
             self._drawn_by = Painter(compile_scene(self.scene, visual=True), self.scene)
         return self._drawn_by
+
+    def physics_state(self, env: int) -> np.ndarray:
+        """One environment's row, as `Painter.put` takes it; a view."""
+        return self._state[env]
 
     def goals(self, env: int) -> dict[str, list[float]]:
         """Where one environment's markers are, position + xyzw."""
