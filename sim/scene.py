@@ -1,4 +1,5 @@
-"""What a world contains, as plain data that every engine can build. SI units; poses are position + quaternion xyzw."""
+"""What a world contains, as plain data that every engine can build. SI units; poses are position + quaternion
+xyzw."""
 
 from __future__ import annotations
 
@@ -51,6 +52,7 @@ class ObjectCfg:
     pose: Pose = IDENTITY
     fixed: bool = False
     friction: float = 1.0
+    """Sliding coefficient against the ground and robots; between two objects the larger counts."""
     rgba: tuple[float, float, float, float] = (0.8, 0.4, 0.2, 1.0)
 
     def __post_init__(self) -> None:
@@ -66,8 +68,8 @@ class RobotCfg:
 
 @dataclass(frozen=True)
 class CameraCfg:
-    """A pinhole camera at eye_m that looks at target_m (world z up); with `link` set, both are in that link's frame
-    (`asset/link`)."""
+    """A pinhole camera at eye_m that looks at target_m (world z up); with `link` set, both are in that link's
+    frame (`asset/link`)."""
 
     eye_m: tuple[float, float, float]
     target_m: tuple[float, float, float]
@@ -104,7 +106,8 @@ class SceneCfg:
     gravity_mps2: float = 9.81
     ground: bool = True
     randomized: tuple[tuple[str, Param], ...] = ()
-    """(asset, field) pairs that `set_param` may change; declared before the build so that engines can allocate."""
+    """(asset, field) pairs that `set_param` may change; declared before the build so that engines can
+    allocate."""
 
     def __post_init__(self) -> None:
         overlap = self.robots.keys() & self.objects.keys()

@@ -36,6 +36,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from robolearn.config import ConfigError
 from robolearn.kinematics import Chain
 from sim.scene import Param, SceneCfg
 
@@ -69,14 +70,19 @@ class Backend(ABC):
     capabilities: Capabilities = Capabilities()
 
     def __init__(self, scene: SceneCfg, num_envs: int, device: torch.device, seed: int):
+        if device.type != "cpu" and not self.capabilities.gpu:
+            name = type(self).__name__.lower()
+            raise ConfigError(
+                f"backend {name} runs on the CPU, not on {device}; use backend=mujoco_warp there"
+            )
         self.scene, self.num_envs, self.device, self.seed = scene, num_envs, device, seed
         self.time_s = torch.zeros(num_envs, device=device)
         self._chains: dict[tuple[str, str], Chain] = {}
         unsupported = {p for _, p in scene.randomized} - self.capabilities.randomized
         if unsupported:
-            raise ValueError(f"{type(self).__name__} cannot randomise {sorted(unsupported)}")
+            raise ConfigError(f"{type(self).__name__} cannot randomise {sorted(unsupported)}")
         if scene.contact_sensors and not self.capabilities.contact_sensors:
-            raise ValueError(f"{type(self).__name__} has no contact sensors")
+            raise ConfigError(f"{type(self).__name__} has no contact sensors")
 
     @abstractmethod
     def joint_pos(self, asset: str) -> Tensor:
