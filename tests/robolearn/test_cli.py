@@ -27,6 +27,12 @@ HEAVY = (
     "av",
 )
 COMMANDS = cli.commands()
+WITHOUT_MUJOCO = """
+import sys
+sys.modules["mujoco"] = None
+from robolearn.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 def python(code: str, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -41,7 +47,7 @@ def run(*words: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]
     return code, captured.out, captured.err
 
 
-# --- help ------------------------------------------------------------------------------------------------------
+# --- help --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("words", [["--help"], [], *([c, "--help"] for c in COMMANDS)], ids=" ".join)
@@ -83,7 +89,7 @@ def test_version_is_the_manifests(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--version", capsys=capsys)[:2] == (0, version() + "\n")
 
 
-# --- mistakes --------------------------------------------------------------------------------------------------
+# --- mistakes ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -115,22 +121,20 @@ def test_mistake_is_one_line_and_code_2(
 
 
 def test_missing_optional_package_names_its_extra(tmp_path: Path) -> None:
-    code = "import sys; sys.modules['mujoco'] = None; from robolearn.cli.main import main; sys.exit(main(sys.argv[1:]))"
-    done = python(code, "train", "experiment=cartpole_ppo", "num_envs=2", cwd=tmp_path)
+    done = python(WITHOUT_MUJOCO, "train", "experiment=cartpole_ppo", "num_envs=2", cwd=tmp_path)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "pip install 'robolearn[mujoco]'" in done.stderr.splitlines()[-1]
 
 
 def test_lists_need_no_simulator(tmp_path: Path) -> None:
-    code = "import sys; sys.modules['mujoco'] = None; from robolearn.cli.main import main; sys.exit(main(sys.argv[1:]))"
-    done = python(code, "list", *listing.KINDS, cwd=tmp_path)
+    done = python(WITHOUT_MUJOCO, "list", *listing.KINDS, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert {"cartpole", "ppo", "mujoco", "franka"} <= {
         line.split()[0] for line in done.stdout.splitlines() if line
     }
 
 
-# --- lists -----------------------------------------------------------------------------------------------------
+# --- lists -------------------------------------------------------------------------------------------------
 
 
 def rows(kind: str, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
