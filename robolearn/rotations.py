@@ -12,9 +12,12 @@ def quat_conjugate(q: Tensor) -> Tensor:
 
 def quat_mul(a: Tensor, b: Tensor) -> Tensor:
     """Rotation b followed by a."""
-    av, aw, bv, bw = a[..., :3], a[..., 3:], b[..., :3], b[..., 3:]
-    vec = aw * bv + bw * av + torch.linalg.cross(av, bv)
-    return torch.cat((vec, aw * bw - (av * bv).sum(-1, keepdim=True)), dim=-1)
+    return _bilinear(_PRODUCT, a, b)
+
+
+def _bilinear(form: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """The (16, 4) form applied to all products a_i b_j: one matrix product instead of a dozen small operations."""
+    return (a[..., :, None] * b[..., None, :]).flatten(-2) @ form.to(a)
 
 
 def quat_apply(q: Tensor, v: Tensor) -> Tensor:
@@ -51,6 +54,22 @@ def matrix_to_quat(m: Tensor) -> Tensor:
     return q.T.reshape(*m.shape[:-2], 4)
 
 
+def _hamilton() -> Tensor:
+    """(4, 4, 4): coefficient of a_i b_j in component k of the quaternion product ab, xyzw."""
+    form = torch.zeros(4, 4, 4)
+    form[3, 3, 3] = 1.0
+    for i in range(3):
+        j, k = (i + 1) % 3, (i + 2) % 3
+        form[i, 3, i] = form[3, i, i] = form[i, j, k] = 1.0
+        form[j, i, k] = form[i, i, 3] = -1.0
+    return form
+
+
+_PRODUCT = _hamilton().flatten(0, 1)
+_DIFFERENCE = (_hamilton() * torch.tensor([-1.0, -1.0, -1.0, 1.0])[:, None]).flatten(0, 1)
+"""a times the conjugate of b."""
+
+
 def _products() -> tuple[Tensor, Tensor]:
     """Weights (16, 9) and bias (16, 1) of 4 q_i q_j (i, j over xyzw) in terms of the row-major matrix."""
     weights, bias = torch.zeros(3, 3, 4, 4), torch.eye(4)
@@ -71,10 +90,9 @@ _PRODUCT_WEIGHTS, _PRODUCT_BIAS = _products()
 
 def rotation_vector(q: Tensor) -> Tensor:
     """Logarithm: axis times angle in [0, pi], rad, (..., 3)."""
-    q = torch.where(q[..., 3:] < 0, -q, q)
-    sin_half = torch.linalg.norm(q[..., :3], dim=-1, keepdim=True)
-    angle = 2.0 * torch.atan2(sin_half, q[..., 3:])
-    return q[..., :3] * torch.where(sin_half > 1e-6, angle / sin_half.clamp_min(1e-9), torch.full_like(angle, 2.0))
+    vector, w = q[..., :3], q[..., 3:]
+    sine = torch.linalg.vector_norm(vector, dim=-1, keepdim=True).clamp_min(1e-12)
+    return vector * torch.copysign(2.0 * torch.atan2(sine, w.abs()) / sine, w)
 
 
 def from_rotation_vector(r: Tensor) -> Tensor:
@@ -95,7 +113,7 @@ def from_rpy(rpy: Tensor) -> Tensor:
 
 def rotation_difference(q_from: Tensor, q_to: Tensor) -> Tensor:
     """Rotation vector, in the outer frame, that takes q_from to q_to."""
-    return rotation_vector(quat_mul(q_to, quat_conjugate(q_from)))
+    return rotation_vector(_bilinear(_DIFFERENCE, q_to, q_from))
 
 
 def pose_difference(pose_from: Tensor, pose_to: Tensor) -> Tensor:

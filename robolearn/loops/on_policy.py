@@ -16,6 +16,7 @@ from robolearn.algos.base import Algorithm
 from robolearn.env import Env, Extras, Obs
 from robolearn.loops import checkpoint
 from robolearn.loops.log import Display, Writer
+from robolearn.loops.threads import one_thread
 
 log = logging.getLogger(__name__)
 
@@ -90,11 +91,12 @@ class Trainer:
     def _iterate(self) -> dict[str, float]:
         start, means = time.perf_counter(), EpisodeMeans()
         assert self.obs is not None
-        for _ in range(self.algo.steps_per_iteration):
-            obs, reward, terminated, truncated, extras = self.env.step(self.algo.act(self.obs))
-            self.algo.observe(obs, reward, terminated, truncated, extras)
-            means.add(extras, terminated | truncated)
-            self.obs = obs
+        with one_thread():
+            for _ in range(self.algo.steps_per_iteration):
+                obs, reward, terminated, truncated, extras = self.env.step(self.algo.act(self.obs))
+                self.algo.observe(obs, reward, terminated, truncated, extras)
+                means.add(extras, terminated | truncated)
+                self.obs = obs
         collected = time.perf_counter()
         learned = self.algo.update(self.obs, min(1.0, self.counters.env_steps / self.total_steps))
         end, steps = time.perf_counter(), self.algo.steps_per_iteration * self.env.num_envs

@@ -1,0 +1,1 @@
+"""Measurements: speed beside the raw engines, and learning over seeds."""

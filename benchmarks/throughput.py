@@ -1,0 +1,99 @@
+"""What the environment costs on top of its engine: `python -m benchmarks.throughput [task] [num_envs ...]`.
+
+Per number of environments, in one process and in turns, so that a noisy machine is unfair to nobody:
+
+- raw: MuJoCo's `rollout` with the environment's model, states, controls (PD included), threads and sub-steps; the
+  stepping call that the environment makes, and nothing else;
+- threads: a persistent MjData an environment, stepped by `mj_step` in Python threads, nothing read back;
+- full: `SimEnv.step` with random actions: limits, observations, noise, rewards, ends, resets (episodes out of phase).
+
+Medians over the rounds; the ratio full / raw is taken round by round.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import mujoco
+import torch
+
+from robolearn import config
+from robolearn.cli import _world
+from robolearn.loops.threads import one_thread
+from sim.backends.mujoco import Mujoco, MujocoCfg
+from sim.env import SimEnv
+
+ROUNDS, STEPS = 15, 20
+
+
+def seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    for _ in range(STEPS):
+        call()
+    return (time.perf_counter() - start) / STEPS
+
+
+def threads(backend: Mujoco, substeps: int) -> Callable[[], object]:
+    worlds = [mujoco.MjData(backend.model) for _ in range(backend.num_envs)]
+    states, _, controls = backend._buffers(substeps)
+    for row, world in enumerate(worlds):
+        mujoco.mj_setState(backend.model, world, states[row, -1], mujoco.mjtState.mjSTATE_FULLPHYSICS)
+        world.ctrl[:] = controls[row, -1, : backend.model.nu]
+    parts = [worlds[i :: backend.threads] for i in range(backend.threads)]
+    pool = ThreadPoolExecutor(backend.threads)
+
+    def advance(part: list[mujoco.MjData]) -> None:
+        for world in part:
+            mujoco.mj_step(backend.model, world, substeps)
+
+    return lambda: list(pool.map(advance, parts))
+
+
+def measure(task: str, num_envs: int) -> None:
+    env = SimEnv(config.entry("task", task).config(), MujocoCfg(), num_envs)
+    env.reset()
+    env.episode_length_buf = torch.randint(env.max_episode_length, (num_envs,))
+    size, substeps = (num_envs, env.action_spec.dim), env.cfg.decimation
+    for _ in range(env.max_episode_length // 2):
+        env.step(torch.rand(size) * 2 - 1)
+    backend = env.backend
+    assert isinstance(backend, Mujoco)
+    calls = {
+        "full": lambda: env.step(torch.rand(size) * 2 - 1),
+        "raw": lambda: backend.roll(substeps),
+        "threads": threads(backend, substeps),
+    }
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    with one_thread():  # as the training loop does
+        for call in calls.values():  # warm-up
+            call()
+        for _ in range(ROUNDS):
+            for name, call in calls.items():
+                times[name].append(seconds(call))
+    ratios = [r / f for r, f in zip(times["raw"], times["full"], strict=True)]
+    rate = {k: num_envs / statistics.median(v) for k, v in times.items()}
+    print(
+        f"| {task} | {num_envs} | {substeps} | {rate['raw']:,.0f} | {rate['threads']:,.0f} | {rate['full']:,.0f} "
+        f"| {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) |"
+    )
+    env.close()
+
+
+def main() -> None:
+    words = sys.argv[1:]
+    _world.discover()
+    tasks = [w for w in words if not w.isdigit()] or ["franka_reach"]
+    sizes = [int(w) for w in words if w.isdigit()] or [256, 1024]
+    print("| task | envs | sub-steps | raw rollout, env steps/s | raw threads | full | full / raw, median (range) |")
+    print("|---|---|---|---|---|---|---|")
+    for task in tasks:
+        for size in sizes:
+            measure(task, size)
+
+
+if __name__ == "__main__":
+    main()
