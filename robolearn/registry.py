@@ -95,6 +95,9 @@ def load_plugin(plugin: importlib.metadata.EntryPoint) -> None:
     """Import a plugin and all its modules. Raises ConfigError with the reason and the remedy."""
     try:
         module = importlib.import_module(plugin.module)
+        if module.__file__ is None:  # only a folder of that name, without __init__.py
+            folders = ", ".join(module.__path__)
+            raise ImportError(f"{folders} hides it; start Python elsewhere, or with the command `robolearn`")
         _import_all(module)
     except Exception as error:
         package = plugin.dist.name if plugin.dist else plugin.module
@@ -102,7 +105,7 @@ def load_plugin(plugin: importlib.metadata.EntryPoint) -> None:
             f"plugin '{plugin.name}' failed to import: {type(error).__name__}: {error}; "
             f"mend it, or remove it with: pip uninstall {package}"
         ) from error
-    folder = Path(module.__file__ or "").parent / "configs"
+    folder = Path(module.__file__).parent / "configs"
     if folder.is_dir() and folder not in _PLUGIN_CONFIGS:
         _PLUGIN_CONFIGS.append(folder)
 

@@ -299,3 +299,11 @@ def test_a_broken_plugin_is_named_with_the_remedy(tmp_path: Path, monkeypatch: p
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ConfigError, match=r"'gone' failed to import: ModuleNotFoundError.*pip uninstall"):
         registry.load_plugin(EntryPoint("gone", "broken_gadgets", registry.PLUGIN_GROUP))
+
+
+def test_a_folder_that_hides_a_plugin_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `python -m` does from the folder that holds the project's folder, called like the package in it."""
+    (tmp_path / "hidden_gadgets").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=f"{tmp_path}/hidden_gadgets hides it"):
+        registry.load_plugin(EntryPoint("hidden", "hidden_gadgets", registry.PLUGIN_GROUP))
