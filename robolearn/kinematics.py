@@ -1,4 +1,5 @@
-"""Batched forward kinematics and geometric Jacobians of a URDF tree, the same in simulation and on hardware."""
+"""Batched forward kinematics and geometric Jacobians of a URDF tree, the same in simulation and on
+hardware."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from robolearn.paths import resolve
 from robolearn.rotations import from_rpy, matrix_to_quat, quat_to_matrix
 
 MOVABLE = ("revolute", "continuous", "prismatic")
+KINDS = (*MOVABLE, "fixed")
 
 
 @dataclass(frozen=True)
@@ -34,45 +36,61 @@ def read_joints(path: Path) -> tuple[str, list[Joint]]:
     except ElementTree.ParseError as error:
         raise ValueError(f"{path} is not a URDF: {error}") from None
     joints = [_joint(e, path) for e in root.findall("joint")]
-    children = {j.child for j in joints}
+    children = {j.child: j.name for j in joints}
+    for joint in joints:
+        if children[joint.child] != joint.name:
+            raise ValueError(
+                f"{path}: link {joint.child} has two parents: {joint.name}, {children[joint.child]}"
+            )
     roots = [e.get("name", "") for e in root.findall("link") if e.get("name") not in children]
     if len(roots) != 1:
         raise ValueError(f"{path} must have one root link, found {roots}")
-    known, ordered = set(roots), []
+    known: set[str] = set(roots)
+    ordered: list[Joint] = []
     while len(ordered) < len(joints):
         ready = [j for j in joints if j.parent in known and j.child not in known]
         if not ready:
-            raise ValueError(f"{path}: joints {[j.name for j in joints if j.child not in known]} hang on no link")
+            lost = [j.name for j in joints if j.child not in known]
+            raise ValueError(f"{path}: joints {lost} hang on no link")
         ordered += ready
         known |= {j.child for j in ready}
     return roots[0], ordered
 
 
 def _joint(element: ElementTree.Element, path: Path) -> Joint:
+    where, kind = f"{path}: joint {element.get('name')}", element.get("type", "")
+
     def numbers(tag: str, attribute: str, default: str) -> tuple[float, float, float]:
         child = element.find(tag)
         text = child.get(attribute, default) if child is not None else default
-        values = tuple(float(v) for v in text.split())
-        if len(values) != 3 or not all(map(math.isfinite, values)):
-            raise ValueError(f"{path}: joint {element.get('name')}: {tag} {attribute} = '{text}'")
-        return values
+        try:
+            x, y, z = map(float, text.split())
+        except ValueError:
+            x = y = z = math.nan
+        if not all(map(math.isfinite, (x, y, z))):
+            raise ValueError(f"{where}: {tag} {attribute} = '{text}' is not three numbers")
+        return x, y, z
 
     parent, child = element.find("parent"), element.find("child")
     if parent is None or child is None:
-        raise ValueError(f"{path}: joint {element.get('name')} lacks a parent or a child")
-    return Joint(
-        element.get("name", ""), element.get("type", ""), parent.get("link", ""), child.get("link", ""),
-        numbers("origin", "xyz", "0 0 0"), numbers("origin", "rpy", "0 0 0"), numbers("axis", "xyz", "1 0 0"),
-    )  # fmt: skip
+        raise ValueError(f"{where} lacks a parent or a child")
+    if kind not in KINDS:
+        raise ValueError(f"{where}: type '{kind}' is none of {', '.join(KINDS)}")
+    axis = numbers("axis", "xyz", "1 0 0")
+    if kind in MOVABLE and not any(axis):
+        raise ValueError(f"{where}: its axis has no direction")
+    xyz, rpy = numbers("origin", "xyz", "0 0 0"), numbers("origin", "rpy", "0 0 0")
+    return Joint(element.get("name", ""), kind, parent.get("link", ""), child.get("link", ""), xyz, rpy, axis)
 
 
 class Chain:
     """The joints between the root link and `tip`, as one product of transforms.
 
-    Joint frames are turned so that every joint moves about or along its z axis. A joint's transform is then
-    A + sin(q) S + (1 - cos q) C + q L with constant matrices, and all joints of all environments are built by one
-    batched product. Inside, the batch is the last dimension: products of transforms are then a few long vector
-    operations, several times faster than a batched matrix product on a CPU. `joint_names` fixes the order of q.
+    Joint frames are turned so that every joint moves about or along its z axis. A joint's transform is then A
+    + sin(q) S + (1 - cos q) C + q L with constant matrices, and all joints of all environments are built by
+    one batched product. Inside, the batch is the last dimension: products of transforms are then a few long
+    vector operations, several times faster than a batched matrix product on a CPU. `joint_names` fixes the
+    order of q.
     """
 
     def __init__(self, urdf: str, tip: str, joint_names: tuple[str, ...], device: torch.device | str = "cpu"):
@@ -105,8 +123,9 @@ class Chain:
         return _to_pose(_product(torch.cat((local, tip))))
 
     def pose_and_jacobian(self, joint_pos: Tensor) -> tuple[Tensor, Tensor]:
-        """Tip pose (B, 7) and geometric Jacobian (B, 6, J): rows are linear then angular velocity, in the root's
-        frame, at the tip's origin; columns run over `joint_names` (zero for joints that do not move the tip)."""
+        """Tip pose (B, 7) and geometric Jacobian (B, 6, J): rows are linear then angular velocity, in the
+        root's frame, at the tip's origin; columns run over `joint_names` (zero for joints that do not move
+        the tip)."""
         frames = list(self._local(joint_pos).unbind(0))
         for k in range(1, len(frames)):
             frames[k] = _compose(frames[k - 1], frames[k])
@@ -138,7 +157,8 @@ def _compose(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _product(transforms: Tensor) -> Tensor:
-    """The product (3, 4, B) of a sequence (n, 3, 4, B), neighbours pairwise: log n rounds of few operations."""
+    """The product (3, 4, B) of a sequence (n, 3, 4, B), neighbours pairwise: log n rounds of few
+    operations."""
     while len(transforms) > 1:
         odd = transforms[len(transforms) // 2 * 2 :]
         transforms = torch.cat((_compose(transforms[:-1:2], transforms[1::2]), odd))

@@ -51,7 +51,7 @@ def random_joints(spec, num_envs, generator, margin=0.1):
 
 
 def gravity_torque(backend, q):
-    """Torques (B, J) that hold the masses against gravity at q (B, J): J_com^T m g, summed over the bodies."""
+    """Torques (B, J) that hold the masses against gravity at q (B, J): the sum of J_com^T m g."""
     model, data, out = backend.model, mujoco.MjData(backend.model), []
     for row in q:
         data.qpos[: len(row)] = row.double().numpy()
