@@ -1,4 +1,4 @@
-"""A policy as one file for computers without this package (ONNX or torch.export), checked against the policy."""
+"""A policy as one file for computers without this package (ONNX, torch.export), checked against it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class _Acting(nn.Module):
 
 
 def export(policy: Policy, path: Path, format: str) -> float:
-    """Write `path`, load it back, and return the largest difference of an action; ExportError above TOLERANCE."""
+    """Write `path`, load it back, return the largest difference of an action; ExportError above TOLERANCE."""
     policy = policy.eval().to("cpu")
     part = path.with_name(f"{path.stem}.part{path.suffix}")
     write, load = FORMATS[format]

@@ -19,7 +19,9 @@ def discover() -> None:
     config.discover(PACKAGES)
 
 
-def make_env(task: Any, backend: Any, num_envs: int, device: str, seed: int, trace_dir: Path | None = None) -> SimEnv:
+def make_env(
+    task: Any, backend: Any, num_envs: int, device: str, seed: int, trace_dir: Path | None = None
+) -> SimEnv:
     from sim.env import SimEnv
 
     return SimEnv(task, backend, num_envs, pick_device(device, backend), seed, trace_dir)
@@ -57,15 +59,24 @@ def find_run(run: str) -> Path:
     raise ConfigError(config.unknown("run", run, ["last", *(str(p.parent) for p in known[-10:])]))
 
 
-def score(policy: Any, task: Any, backend: Any, episodes: int, seed: int, device: str = "auto") -> dict[str, Any]:
-    """Scores of a policy on fresh environments, one episode each where that fits in 1024 of them."""
-    from robolearn.loops.evaluate import evaluate
+def score(
+    policy: Any, task: Any, backend: Any, episodes: int, seed: int, device: str = "auto"
+) -> dict[str, Any]:
+    """Scores of a policy on fresh environments."""
+    from robolearn.loops.evaluate import summarize
+
+    return summarize(run_episodes(policy, task, backend, episodes, seed, device))
+
+
+def run_episodes(policy: Any, task: Any, backend: Any, episodes: int, seed: int, device: str = "auto") -> Any:
+    """Results of each episode, one an environment where that fits in 1024 of them."""
+    from robolearn.loops.evaluate import run_episodes
     from robolearn.loops.log import Display
 
     env = make_env(task, backend, min(episodes, 1024), device, seed)
     try:
         with Display(episodes, "evaluate") as display:
-            return evaluate(env, policy.to(env.device).act, episodes, lambda n: display.update(n, {}))
+            return run_episodes(env, policy.to(env.device).act, episodes, lambda n: display.update(n, {}))
     finally:
         env.close()
 

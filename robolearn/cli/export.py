@@ -2,9 +2,10 @@
 
 usage: robolearn export run=RUN [format=onnx|torch] [out=FILE]
 
-RUN is a run's folder, or `last`. Inputs are the observation's keys (`policy`), the output is `action`, the batch
-size is free. The specification (names, units, frames, rate) is inside: ONNX metadata `policy_spec`, torch extra
-file `policy_spec.json`. The file is loaded back and compared with the policy before it gets its name.
+RUN is a run's folder, or `last`. Inputs are the observation's keys (`policy`), the output is `action`, the
+batch size is free. The specification (names, units, frames, rate) is inside: ONNX metadata `policy_spec`,
+torch extra file `policy_spec.json`. The file is loaded back and compared with the policy before it gets its
+name.
 """
 
 from __future__ import annotations

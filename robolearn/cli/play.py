@@ -90,7 +90,8 @@ def _watch(env: SimEnv, policy: Any, episodes: int) -> None:
     from sim.backends import looks
 
     viewer = optional.load("mujoco.viewer", "mujoco")
-    painter, left = env.backend.painter, episodes  # type: ignore[attr-defined]
+    backend: Any = env.backend  # one with cameras
+    painter, left = backend.painter, episodes
     obs, _ = env.reset()
     with viewer.launch_passive(
         painter.model, painter.data, show_left_ui=False, show_right_ui=False
@@ -100,9 +101,9 @@ def _watch(env: SimEnv, policy: Any, episodes: int) -> None:
             with torch.inference_mode():
                 obs, _, terminated, truncated, extras = env.step(policy.act(obs))
             with window.lock():
-                painter.put(env.backend.physics_state(0))  # type: ignore[attr-defined]
+                painter.put(backend.physics_state(0))
                 window.user_scn.ngeom = 0
-                looks.draw_frames(window.user_scn, painter.frames(env.backend.goals(0)))  # type: ignore[attr-defined]
+                looks.draw_frames(window.user_scn, painter.frames(backend.goals(0)))
             window.sync()
             if bool(terminated | truncated):
                 left -= 1
@@ -119,7 +120,8 @@ def _replay(options: PlayCfg) -> int:
 
     path = Path(options.dump)
     about, tensors = trace.read(path)
-    task = config.from_plain(config.entry("task", about["task"]["name"]).config, about["task"])
+    kind: Any = config.entry("task", about["task"]["name"]).config
+    task = config.from_plain(kind, about["task"])
     backend = _world.backend_config(options.backend or about["backend"], None)
     env = _world.make_env(task, backend, 1, "auto", 0)
     try:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from robolearn.env import Env, Obs
+from robolearn.loops.threads import one_thread
 
 
 def wilson(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
@@ -48,18 +49,24 @@ class EpisodeLog:
 def evaluate(env: Env, act: Callable[[Obs], Tensor], episodes: int,
              progress: Callable[[int], None] | None = None) -> dict[str, Any]:  # fmt: skip
     """Run at least `episodes` episodes (a multiple of num_envs) and summarise them."""
+    return summarize(run_episodes(env, act, episodes, progress))
+
+
+def run_episodes(env: Env, act: Callable[[Obs], Tensor], episodes: int,
+                 progress: Callable[[int], None] | None = None) -> dict[str, Tensor]:  # fmt: skip
+    """The results of at least `episodes` episodes, (episodes,) each."""
     if episodes < 1:
         raise ValueError(f"episodes must be at least 1, got {episodes}")
     quota = math.ceil(episodes / env.num_envs)
     log = EpisodeLog(env.num_envs, quota, env.device)
     obs, _ = env.reset()
-    with torch.inference_mode():
+    with torch.inference_mode(), one_thread():
         while not log.complete:
             obs, _, terminated, truncated, extras = env.step(act(obs))
             log.add(extras["episode"], terminated | truncated)
             if progress is not None:
                 progress(int(log.counts.sum()))
-    return summarize(log.results())
+    return log.results()
 
 
 def summarize(rows: dict[str, Tensor]) -> dict[str, Any]:
@@ -80,8 +87,12 @@ def summarize(rows: dict[str, Tensor]) -> dict[str, Any]:
 def table(scores: dict[str, Any]) -> str:
     """The scores as a person reads them."""
     interval = f"{100 * scores['success_low']:.1f} to {100 * scores['success_high']:.1f}"
-    lines = [f"{'success':22} {100 * scores['success']:.1f} %   (95 % interval {interval} %, n = {scores['episodes']})"]
+    lines = [
+        f"{'success':22} {100 * scores['success']:.1f} %   (95 % interval {interval} %, n = {scores['episodes']})"
+    ]
     for key, s in scores.items():
         if isinstance(s, dict) and "median" in s:
-            lines.append(f"{key:22} mean {s['mean']:.4g}   median {s['median']:.4g}   95th percentile {s['p95']:.4g}")
+            lines.append(
+                f"{key:22} mean {s['mean']:.4g}   median {s['median']:.4g}   95th percentile {s['p95']:.4g}"
+            )
     return "\n".join(lines)

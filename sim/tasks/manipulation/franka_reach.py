@@ -68,7 +68,7 @@ class FrankaReach(Task):
         super().__init__(cfg, robot="franka")
 
     def scene(self) -> SceneCfg:
-        view = CameraCfg((1.5, -0.9, 1.0), (0.25, 0.0, 0.4), width=320, height=240)
+        view = CameraCfg((1.4, -0.85, 0.9), (0.27, 0.0, 0.36), fov_deg=38.0, width=320, height=240)
         return SceneCfg(
             {"robot": RobotCfg(self.robot)},
             cameras={"view": view},

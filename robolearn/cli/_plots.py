@@ -1,0 +1,135 @@
+"""The report's figures as SVG that takes its text colour, and so light or dark, from the page."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from robolearn import optional
+
+INK = "#010203"
+"""Stands for the page's text colour and is replaced by it."""
+NUMBERS = itertools.count()
+BLUE, GREEN, ORANGE, RED = "#3b82d6", "#2fa866", "#e08a2e", "#d6524a"
+UNITS = {"m": ("mm", 1000.0), "rad": ("degrees", 180.0 / math.pi)}
+"""How a metric's unit, the last part of its name, is shown."""
+
+
+def metric(name: str) -> tuple[str, str, float]:
+    """What to call a metric, the unit to show it in (empty if its name has none), and the factor."""
+    stem, _, unit = name.rpartition("_")
+    shown, factor = UNITS.get(unit, (unit, 1.0))
+    known = unit in UNITS or unit in ("s", "n", "nm", "mps", "radps", "kg", "j", "w")
+    return (stem.replace("_", " "), shown, factor) if known and stem else (name.replace("_", " "), "", 1.0)
+
+
+def curves(rows: list[dict[str, float]]) -> str:
+    """Success and return of the episodes that ended, over environment steps and over seconds of training."""
+    ended = [r for r in rows if "episode/return" in r]
+    if len(ended) < 2:
+        return ""
+    across = {"environment steps (thousands)": [r["step"] / 1e3 for r in ended],
+              "training time (s)": [r["time/seconds"] for r in ended]}  # fmt: skip
+    down = {"success (%)": ([100.0 * r["episode/success"] for r in ended], GREEN),
+            "return": ([r["episode/return"] for r in ended], BLUE)}  # fmt: skip
+    figure, axes = _figure(2, 2, 9.6, 4.6, sharex="col", sharey="row")
+    for row, (y_label, (y, colour)) in zip(axes, down.items(), strict=True):
+        row[0].set_ylabel(y_label)
+        for axis, x in zip(row, across.values(), strict=True):
+            axis.plot(x, y, color=colour, alpha=0.3, linewidth=1)
+            axis.plot(x, smooth(y), color=colour, linewidth=2)
+    for axis, x_label in zip(axes[-1], across, strict=True):
+        axis.set_xlabel(x_label)
+    axes[0][0].set_ylim(-3, 103)
+    return _svg(figure)
+
+
+def smooth(values: Sequence[float], width: int = 7) -> list[float]:
+    """Centred moving average; narrower at the ends."""
+    half = width // 2
+    return [float(np.mean(values[max(0, i - half) : i + half + 1])) for i in range(len(values))]
+
+
+def histogram(name: str, values: Sequence[float], limit: float | None = None) -> str:
+    """One metric over the episodes, with the median and, where the task has one, the limit of success."""
+    title, unit, factor = metric(name)
+    shown = np.asarray(values) * factor
+    figure, [[axis]] = _figure(1, 1, 4.7, 2.5)
+    low, top = (float(np.quantile(shown, q)) for q in (0.005, 0.995))
+    if 0.0 <= low < 0.5 * top or limit is not None:
+        low = 0.0
+    top = max(top, (limit or 0.0) * factor * 1.15, low + 1e-3)
+    inside = (shown >= low) & (shown <= top)
+    axis.hist(shown[inside], bins=40, range=(low, top), color=BLUE, alpha=0.85)
+    axis.axvline(
+        float(np.median(shown)), color=INK, linewidth=1.2, label=f"median {np.median(shown):.3g} {unit}"
+    )
+    if limit is not None:
+        text = f"limit {limit * factor:.3g} {unit}"
+        axis.axvline(limit * factor, color=RED, linewidth=1.6, linestyle="--", label=text)
+    axis.set_xlabel(f"{title} ({unit})" if unit else title)
+    axis.set_ylabel("episodes")
+    axis.legend(frameon=False, fontsize=9, labelcolor=INK, title=_beyond(int((~inside).sum())))
+    return _svg(figure)
+
+
+def _beyond(count: int) -> str | None:
+    return f"{count} outside this range" if count else None
+
+
+def shares(parts: dict[str, float]) -> str:
+    """One bar cut into named parts, in seconds."""
+    figure, [[axis]] = _figure(1, 1, 9.6, 1.0)
+    left, total = 0.0, sum(parts.values())
+    for (name, seconds), colour in zip(parts.items(), (BLUE, ORANGE, GREEN, RED) * len(parts), strict=False):
+        axis.barh(0, seconds, left=left, color=colour, height=0.8)
+        if seconds > 0.08 * total:
+            axis.text(
+                left + seconds / 2, 0, f"{name} {seconds:.0f} s", ha="center", va="center", color="white"
+            )
+        left += seconds
+    axis.set_xlim(0, left)
+    axis.axis("off")
+    return _svg(figure)
+
+
+def _figure(rows: int, columns: int, width: float, height: float, **shared: Any) -> tuple[Any, Any]:
+    optional.load("matplotlib", "report").use("Agg")
+    pyplot = optional.load("matplotlib.pyplot", "report")
+    inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color")
+    style: dict[str, Any] = {
+        "font.size": 10,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "grid.alpha": 0.13,
+    }
+    style |= dict.fromkeys(inked, INK)
+    with pyplot.rc_context(style):
+        figure, axes = pyplot.subplots(rows, columns, figsize=(width, height), squeeze=False, **shared)
+    for axis in axes.flat:
+        axis.grid(True, linewidth=0.8)
+        axis.set_axisbelow(True)
+    return figure, axes
+
+
+def _svg(figure: Any) -> str:
+    from matplotlib import pyplot, rc_context
+
+    file = io.StringIO()
+    figure.tight_layout(pad=0.6)
+    with rc_context(
+        {"svg.fonttype": "none", "svg.hashsalt": f"figure{next(NUMBERS)}"}
+    ):  # ids differ in one page
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    pyplot.close(figure)
+    text = file.getvalue()
+    text = text[text.index("<svg") :].replace(INK, "currentColor")
+    head, body = text[: text.index(">")], text[text.index(">") :]
+    head = re.sub(r' (width|height)="[^"]*"', "", head)
+    return head + re.sub(r"font: ([\d.]+px)[^;\"]*", r"font: \1 system-ui, sans-serif", body)
