@@ -75,7 +75,9 @@ def histogram(name: str, values: Sequence[float], limit: float | None = None) ->
         axis.axvline(limit * factor, color=RED, linewidth=1.6, linestyle="--", label=text)
     axis.set_xlabel(f"{title} ({unit})" if unit else title)
     axis.set_ylabel("episodes")
-    axis.legend(frameon=False, fontsize=9, labelcolor=INK, title=_beyond(int((~inside).sum())))
+    beyond = _beyond(int((~inside).sum()))
+    legend = axis.legend(frameon=False, fontsize=9, labelcolor=INK, title=beyond, title_fontsize=9)
+    legend.get_title().set_color(INK)
     return _svg(figure)
 
 

@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -169,11 +170,12 @@ def limit(task: Any, metric: str) -> float | None:
 def _time(metrics: list[dict[str, float]], seconds: float) -> str:
     collect, update = (sum(r[f"time/{k}_s"] for r in metrics) for k in ("collect", "update"))
     parts = {"simulate and act": collect, "learn": update}
-    parts["start, pack, evaluate"] = max(0.0, seconds - collect - update)
+    parts["start-up"] = max(0.0, seconds - collect - update)
+    told = ", ".join(f"{name} {value:.1f} s" for name, value in parts.items())
     rate = metrics[-1]["step"] / max(collect + update, 1e-9)
     return (
-        f'<section><h2>Where the time went</h2>{_plots.shares(parts)}<p class="soft small">{rate:,.0f} '
-        "environment steps a second, learning included.</p></section>"
+        f'<section><h2>Where the time went</h2>{_plots.shares(parts)}<p class="soft small">{told}. '
+        f"{rate:,.0f} environment steps a second, learning included.</p></section>"
     )
 
 
@@ -221,12 +223,15 @@ def _machine(cfg: Any, packed: Bundle) -> str:
 
 
 def _next(run: Path, out: Path, cfg: Any) -> str:
+    called = Path(sys.argv[0])  # .venv/bin/robolearn, where that is how it was called
+    robolearn = str(called) if called.name == "robolearn" else "robolearn"
+    experiment = json.loads((out / "demo.json").read_text())["experiment"]
     commands = [
-        f"robolearn evaluate run={run} episodes=1000 video=grid.mp4",
-        f"robolearn play run={run}",
-        f"robolearn export run={run} format=torch",
-        f"robolearn train task={cfg.task.name} algo={cfg.algo.name} seed=1",
-        f"tensorboard --logdir {run}",
+        f"{robolearn} evaluate run={run} episodes=1000 video=grid.mp4",
+        f"{robolearn} play run={run}",
+        f"{robolearn} export run={run} format=torch",
+        f"{robolearn} train experiment={experiment} seed={cfg.seed + 1}",
+        f"{Path(robolearn).with_name('tensorboard')} --logdir {run}",
     ]
     files = [
         (f"{run}/bundle", "the policy bundle: weights.safetensors (parameters and normaliser), bundle.json "
@@ -245,7 +250,7 @@ def _next(run: Path, out: Path, cfg: Any) -> str:
 
 def _description(task: str) -> dict[str, str]:
     """The `## heading` sections of the task's docstring."""
-    text = inspect.getdoc(registry.entry("task", task).value) or ""
+    text = (inspect.getdoc(registry.entry("task", task).value) or "").replace("+-", "±")
     parts = re.split(r"^## (.+)$", text, flags=re.M)[1:]
     return {k.strip(): " ".join(v.split()) for k, v in zip(parts[::2], parts[1::2], strict=True)}
 

@@ -32,6 +32,7 @@ class RenderError(UserError):
 
 def choose_gl() -> None:
     """Off-screen OpenGL where there is no display; MuJoCo reads the choice when it is imported."""
+    logging.getLogger("OpenGL.acceleratesupport").setLevel(logging.WARNING)  # tells what it does without
     if "MUJOCO_GL" in os.environ or has_display():
         return
     for platform, library in (
@@ -155,10 +156,9 @@ class Painter:
         return self._renderers[size, nice]
 
     def _new_renderer(self, height: int, width: int, nice: bool) -> Any:
-        logging.getLogger("OpenGL.acceleratesupport").setLevel(logging.WARNING)  # says what it does without
         looks = self.model.vis
         looks.global_.offheight, looks.global_.offwidth = height, width
-        looks.quality.shadowsize, looks.quality.offsamples = 2048 if nice else 0, 0
+        looks.quality.shadowsize, looks.quality.offsamples = 1024 if nice else 0, 0
         try:
             renderer = mujoco.Renderer(self.model, height, width)
         except Exception as error:  # MuJoCo raises what the GL platform raised
