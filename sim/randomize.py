@@ -4,6 +4,7 @@ environment's reset never changes another's random numbers, and nothing waits fo
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -47,23 +48,31 @@ class RandomizeCfg:
     push_periods: int = 5
 
     def __post_init__(self) -> None:
-        for name in PARAMS:
-            low, high = getattr(self, name)
-            if not 0.0 < low <= high:
-                raise ValueError(f"randomize.{name} must be 0 < low <= high, got {low}, {high}")
+        for param in PARAMS:
+            low, high = getattr(self, param)
+            _demand(0.0 < low <= high < math.inf, param, "0 < low <= high", f"{low}, {high}")
         for delay in ("action_delay", "observation_delay"):
             low, high = getattr(self, delay)
-            if not 0 <= low <= high:
-                raise ValueError(f"randomize.{delay} must be 0 <= low <= high, got {low}, {high}")
-        if not 0.0 <= self.observation_dropout < 1.0:
-            raise ValueError(
-                f"randomize.observation_dropout must be in [0, 1), got {self.observation_dropout}"
-            )
+            _demand(0 <= low <= high, delay, "0 <= low <= high", f"{low}, {high}")
+        sizes = {f"observation_noise.{k}": v for k, v in self.observation_noise.items()}
+        for size in ("initial_joint_pos", "initial_joint_vel", "actuator_trim", "push_force_n"):
+            sizes[size] = getattr(self, size)
+        for name, value in sizes.items():
+            _demand(0.0 <= value < math.inf, name, "at least 0", value)
+        dropout, pushed = self.observation_dropout, self.push_probability
+        _demand(0.0 <= dropout < 1.0, "observation_dropout", "in [0, 1)", dropout)
+        _demand(0.0 <= pushed <= 1.0, "push_probability", "in [0, 1]", pushed)
+        _demand(self.push_periods >= 1, "push_periods", "at least 1", self.push_periods)
 
     @property
     def params(self) -> tuple[Param, ...]:
         """The parameters that vary."""
         return tuple(p for p in PARAMS if getattr(self, p) != (1.0, 1.0))
+
+
+def _demand(holds: bool, name: str, must: str, got: object) -> None:
+    if not holds:
+        raise ValueError(f"randomize.{name} must be {must}, got {got}")
 
 
 def uniform(shape: tuple[int, ...], low: float, high: float, generator: torch.Generator) -> Tensor:
@@ -177,5 +186,5 @@ class Pushes:
         force[:, 3:] = 0.0
         starts &= self.left == 0
         self.wrench = torch.where(starts[:, None], force, self.wrench) * (starts | (self.left > 0))[:, None]
-        self.left = torch.where(starts, self.cfg.push_periods, (self.left - 1).clamp_min(0))
+        self.left = torch.where(starts, self.cfg.push_periods - 1, (self.left - 1).clamp_min(0))
         return self.wrench
