@@ -6,6 +6,7 @@ learner what the limits left of its action. Both take and return (B, n) tensors.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -34,7 +35,7 @@ class ActionTerm(Protocol):
 ACTIONS: dict[str, type[ActionTerm]] = {}
 
 
-def action_term(name: str):  # noqa: ANN201 - a decorator
+def action_term(name: str) -> Callable[[type], type]:
     """Register an action term under `name`, the `function` of an ActionSpec."""
 
     def add(cls: type) -> type:

@@ -140,9 +140,7 @@ def _compose(root: type, choices: dict[str, str]) -> Any:
         must = re.search(r"You must specify '([^']+)'", str(error))
         if must:
             valid = ", ".join(names(must[1])) or "none is installed"
-            raise ConfigError(
-                f"no {must[1]} chosen: give {must[1]}=NAME ({valid}) or experiment=NAME"
-            ) from None
+            raise ConfigError(f"no {must[1]} chosen: give {must[1]}=NAME ({valid}) or experiment=NAME") from None
         if EXPERIMENT in choices:
             _explain_experiment(root, choices)
         raise ConfigError(_first_line(error)) from error
@@ -185,14 +183,10 @@ def _split(word: str) -> tuple[str, str]:
     if equals and re.fullmatch(r"[A-Za-z_][\w.]*", key):
         return key, text
     if word.startswith("-"):
-        raise ConfigError(
-            f"'{word}' is not key=value: settings have no dashes, {word.lstrip('-') or 'key=value'}"
-        )
+        raise ConfigError(f"'{word}' is not key=value: settings have no dashes, {word.lstrip('-') or 'key=value'}")
     known = [f"{g}={word}" for g in _REGISTRY if word in names(g)]
     known += [f"experiment={word}"] if word in experiments() else []
-    raise ConfigError(
-        f"'{word}' is not key=value" + (f"; did you mean {' or '.join(known)}?" if known else "")
-    )
+    raise ConfigError(f"'{word}' is not key=value" + (f"; did you mean {' or '.join(known)}?" if known else ""))
 
 
 def _set(base: Any, settings: Iterable[tuple[str, str]]) -> Any:
@@ -285,9 +279,7 @@ def _unknown_key(base: Any, key: str) -> str:
     while parent and parent not in known:  # task.foo.bar: there is no task.foo
         parent, _, leaf = parent.rpartition(".")
     prefix = f"{parent}." if parent else ""
-    siblings = [
-        k.removeprefix(prefix) for k in known if k.startswith(prefix) and "." not in k.removeprefix(prefix)
-    ]
+    siblings = [k.removeprefix(prefix) for k in known if k.startswith(prefix) and "." not in k.removeprefix(prefix)]
     near = [prefix + k for k in difflib.get_close_matches(leaf, siblings, n=3, cutoff=0.6)]
     near += [k for k in known if k.endswith(f".{leaf}") and k not in near]  # right, but for its group
     wrong = f"no key '{prefix}{leaf}'"

@@ -50,9 +50,7 @@ def export(policy: Policy, path: Path, format: str) -> float:
             write(policy, part)
             worst = largest_difference(policy.act, load(part), inputs(policy))
         if not worst <= TOLERANCE:
-            raise ExportError(
-                f"the {format} file's actions differ by {worst:.2g} (at most {TOLERANCE:g} is allowed)"
-            )
+            raise ExportError(f"the {format} file's actions differ by {worst:.2g} (at most {TOLERANCE:g} is allowed)")
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
@@ -104,9 +102,7 @@ def _captured(policy: Policy) -> torch.export.ExportedProgram:
     try:
         return torch.export.export(_Acting(policy), (example,), dynamic_shapes=free)
     except Exception as error:  # whatever the tracer met in the policy
-        raise ExportError(
-            f"torch.export cannot trace policy '{policy.kind}': {str(error).splitlines()[0]}"
-        ) from error
+        raise ExportError(f"torch.export cannot trace policy '{policy.kind}': {str(error).splitlines()[0]}") from error
 
 
 def _write_torch(policy: Policy, path: Path) -> None:
@@ -128,9 +124,7 @@ def _write_onnx(policy: Policy, path: Path) -> None:
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     about = {"policy_spec": spec_json(policy), "kind": policy.kind, "robot": policy.spec.robot}
-    onnx.helper.set_model_props(
-        model, about | {"rate_hz": f"{policy.spec.rate_hz:g}", "units": policy.spec.units}
-    )
+    onnx.helper.set_model_props(model, about | {"rate_hz": f"{policy.spec.rate_hz:g}", "units": policy.spec.units})
     onnx.save(model, str(path))
 
 

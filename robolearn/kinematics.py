@@ -13,6 +13,7 @@ from torch import Tensor
 
 from robolearn.paths import resolve
 from robolearn.rotations import from_rpy, matrix_to_quat, quat_to_matrix
+from robolearn.spec import columns
 
 MOVABLE = ("revolute", "continuous", "prismatic")
 KINDS = (*MOVABLE, "fixed")
@@ -39,9 +40,7 @@ def read_joints(path: Path) -> tuple[str, list[Joint]]:
     children = {j.child: j.name for j in joints}
     for joint in joints:
         if children[joint.child] != joint.name:
-            raise ValueError(
-                f"{path}: link {joint.child} has two parents: {joint.name}, {children[joint.child]}"
-            )
+            raise ValueError(f"{path}: link {joint.child} has two parents: {joint.name}, {children[joint.child]}")
     roots = [e.get("name", "") for e in root.findall("link") if e.get("name") not in children]
     if len(roots) != 1:
         raise ValueError(f"{path} must have one root link, found {roots}")
@@ -101,7 +100,7 @@ class Chain:
         missing = [j.name for j in moving if j.name not in joint_names]
         if missing or not moving:
             raise ValueError(f"{urdf}: joints {missing} on the way to {tip} are not among {joint_names}")
-        self.ids = torch.tensor([joint_names.index(j.name) for j in moving], device=device)
+        self.ids = columns([joint_names.index(j.name) for j in moving])
         self.dof = len(joint_names)
         offset, constants = torch.eye(4, dtype=torch.float64), []
         for joint in path:
@@ -131,12 +130,13 @@ class Chain:
             frames[k] = _compose(frames[k - 1], frames[k])
         tip = _compose(frames[-1], self._tip)
         full = joint_pos.new_zeros(len(joint_pos), 6, self.dof)
-        columns = self._columns(torch.stack(frames), tip).permute(2, 1, 0)
-        return _to_pose(tip), full.index_copy(2, self.ids, columns)
+        moved = self._columns(torch.stack(frames), tip).permute(2, 1, 0)
+        full[:, :, self.ids] = moved
+        return _to_pose(tip), full
 
     def _local(self, joint_pos: Tensor) -> Tensor:
         """Each joint's transform from the one before it (n, 3, 4, B): rotation and origin side by side."""
-        q = joint_pos.T[self.ids]
+        q = joint_pos[:, self.ids].T
         features = torch.stack((torch.ones_like(q), torch.sin(q), 1.0 - torch.cos(q), q), dim=1)
         return torch.bmm(self._constants, features).unflatten(1, (3, 4))
 

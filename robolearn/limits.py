@@ -72,8 +72,9 @@ def _velocity_bounds(last: TargetState, limits: JointLimits, dt: float) -> tuple
     most, jerk = limits.acceleration, limits.jerk * dt
     accel_low = (last.acceleration - jerk).clamp(-most, most)
     accel_high = (last.acceleration + jerk).clamp(-most, most)
-    upper = _approach_velocity(limits.upper - last.position, limits, dt)
-    lower = -_approach_velocity(last.position - limits.lower, limits, dt)
+    room = torch.stack((limits.upper - last.position, last.position - limits.lower))
+    upper, towards_lower = _approach_velocity(room, limits, dt)
+    lower = -towards_lower
     low = torch.add(last.velocity, accel_low, alpha=dt).clamp(lower, upper)
     high = torch.add(last.velocity, accel_high, alpha=dt).clamp(lower, upper)
     return low, high

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from robolearn.rotations import pose_difference, quat_to_matrix
-from robolearn.spec import ObservationSpec, TermSpec
+from robolearn.spec import ObservationSpec, TermSpec, columns
 from robolearn.state import RobotState, SceneState
 
+Columns = slice | list[int]
 TERMS: dict[str, Callable[..., Tensor]] = {}
 
 
@@ -27,29 +28,29 @@ def term(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 @term
-def joint_pos(robot: RobotState, joints: Tensor, offset: Tensor) -> Tensor:
+def joint_pos(robot: RobotState, joints: Columns, offset: Tensor) -> Tensor:
     """Positions of `joints` (indices) less `offset`, rad or m."""
     return robot.joint_pos[:, joints] - offset
 
 
 @term
-def joint_vel(robot: RobotState, joints: Tensor) -> Tensor:
+def joint_vel(robot: RobotState, joints: Columns) -> Tensor:
     return robot.joint_vel[:, joints]
 
 
 @term
-def joint_target_error(robot: RobotState, joints: Tensor) -> Tensor:
+def joint_target_error(robot: RobotState, joints: Columns) -> Tensor:
     """Set-point less position: what the low-level controller is still working on."""
     return (robot.joint_target - robot.joint_pos)[:, joints]
 
 
 @term
-def joint_effort(robot: RobotState, joints: Tensor) -> Tensor:
+def joint_effort(robot: RobotState, joints: Columns) -> Tensor:
     return robot.joint_effort[:, joints]
 
 
 @term
-def angle_sin_cos(robot: RobotState, joints: Tensor) -> Tensor:
+def angle_sin_cos(robot: RobotState, joints: Columns) -> Tensor:
     """Sines then cosines of unbounded joints."""
     angle = robot.joint_pos[:, joints]
     return torch.cat((torch.sin(angle), torch.cos(angle)), dim=-1)
@@ -131,10 +132,13 @@ def _bind(spec: TermSpec, device: torch.device | str) -> tuple[TermSpec, Callabl
     unknown = set(spec.params) - set(parameters)
     if unknown:
         raise ValueError(f"term '{spec.function}' takes {list(parameters)}, not {sorted(unknown)}")
-    return spec, function, wants, {k: _tensor(v, device) for k, v in spec.params.items()}
+    return spec, function, wants, {k: _ready(v, device) for k, v in spec.params.items()}
 
 
-def _tensor(value: Any, device: torch.device | str) -> Any:
+def _ready(value: Any, device: torch.device | str) -> Any:
+    """A parameter from JSON as terms want it: indices as columns, numbers as a tensor."""
+    if isinstance(value, (list, tuple)) and all(type(v) is int for v in value):
+        return columns(value)
     if isinstance(value, (list, tuple)) and all(isinstance(v, (int, float)) for v in value):
         return torch.tensor(value, device=device)
     return value

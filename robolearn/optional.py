@@ -13,7 +13,7 @@ class MissingPackageError(UserError, ImportError):
     """An optional package is not installed; the message names the extra that brings it."""
 
 
-class lazy:  # noqa: N801 - reads like the module it stands for
+class lazy:
     """`mujoco = lazy("mujoco", extra="mujoco")`: the module, imported when an attribute is first read."""
 
     def __init__(self, module: str, extra: str):

@@ -10,6 +10,7 @@ import dataclasses
 import math
 import types
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -179,6 +180,12 @@ class PolicySpec:
     units: str = "SI: m, rad, s, N, N m"
     quaternion: str = "xyzw"
     world_frame: str = "ENU, bodies FLU"
+
+
+def columns(ids: Sequence[int]) -> slice | list[int]:
+    """Indices as a slice where they are neighbours: a view then, not a copy."""
+    first = ids[0] if ids else 0
+    return slice(first, first + len(ids)) if list(ids) == list(range(first, first + len(ids))) else list(ids)
 
 
 def differences(mine: Any, theirs: Any, path: str = "") -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 from torch import Tensor
 
@@ -31,7 +32,8 @@ class RobotState:
 
     def rows(self, ids: Tensor) -> RobotState:
         """The state of some environments."""
-        return replace(self, **{k: v[ids] for k, v in tensors_of(self).items() if not k.startswith("ee_")})
+        picked: dict[str, Any] = {k: v[ids] for k, v in tensors_of(self).items() if not k.startswith("ee_")}
+        return replace(self, **picked)
 
     @cached_property
     def ee_pose(self) -> Tensor:
@@ -63,6 +65,7 @@ class SceneState:
     sensors: dict[str, Tensor] = field(default_factory=dict)
     commands: dict[str, Tensor] = field(default_factory=dict)
     _memo: dict[Hashable, Tensor] = field(default_factory=dict, repr=False)
+
     def rows(self, ids: Tensor) -> SceneState:
         """The state of some environments."""
         return SceneState(

@@ -14,7 +14,7 @@ from robolearn.actions import Commander
 from robolearn.env import Extras, Obs
 from robolearn.kinematics import Chain
 from robolearn.observation import ObservationMemory, ObservationTerms
-from robolearn.spec import PolicySpec
+from robolearn.spec import PolicySpec, columns
 from robolearn.state import RobotState, SceneState, put_tensors, tensors_of
 from sim import randomize, trace
 from sim.backends.base import Backend, BackendCfg
@@ -61,14 +61,12 @@ class SimEnv:
         self.commander = Commander(self.action_spec, self.robot, b, self.step_dt, device)
         self.sensor = randomize.Sensor(self.observation_spec, cfg, b, self.generator)
         self.pushes = randomize.Pushes(cfg, b, self.generator)
-        self._arm = torch.tensor(self.robot.arm_ids, device=device)
+        self._arm = columns(self.robot.arm_ids)
         self._delay = randomize.Delay(cfg.action_delay, b, self.action_spec.dim, device)
         self._rest = torch.tensor(self.robot.default_joint_pos, device=device)
-        self._spread = torch.tensor(
-            [n not in self.robot.gripper_joints for n in self.robot.joint_names], device=device
-        )
+        self._spread = torch.tensor([n not in self.robot.gripper_joints for n in self.robot.joint_names], device=device)
         self._target = self._rest.expand(b, -1).clone()
-        self._trim = torch.zeros(b, len(self._arm), device=device)
+        self._trim = torch.zeros(b, len(self.robot.arm_ids), device=device)
         self._action = torch.zeros(b, self.action_spec.dim, device=device)
         self.episode_length_buf = torch.zeros(b, dtype=torch.long, device=device)
         self._return = torch.zeros(b, device=device)
@@ -89,9 +87,7 @@ class SimEnv:
 
     def step(self, action: Tensor) -> tuple[Obs, Tensor, Tensor, Tensor, Extras]:
         if action.shape != (self.num_envs, self.action_spec.dim):
-            raise ValueError(
-                f"the action must be ({self.num_envs}, {self.action_spec.dim}), got {tuple(action.shape)}"
-            )
+            raise ValueError(f"the action must be ({self.num_envs}, {self.action_spec.dim}), got {tuple(action.shape)}")
         self.common_step_counter += 1
         action = torch.nan_to_num(action, 0.0, self.action_spec.high, self.action_spec.low)
         previous, self._action = self._action, self._command(action)

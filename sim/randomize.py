@@ -79,9 +79,7 @@ def uniform(shape: tuple[int, ...], low: float, high: float, generator: torch.Ge
     return torch.rand(shape, generator=generator, device=generator.device) * (high - low) + low
 
 
-def draw_params(
-    backend: Backend, asset: str, cfg: RandomizeCfg, mask: Tensor, generator: torch.Generator
-) -> None:
+def draw_params(backend: Backend, asset: str, cfg: RandomizeCfg, mask: Tensor, generator: torch.Generator) -> None:
     """New parameters for the masked environments."""
     for param in cfg.params:
         low, high = getattr(cfg, param)
@@ -127,8 +125,7 @@ class Sensor:
         unknown = set(cfg.observation_noise) - {t.field.name for t in terms}
         if unknown:
             raise ValueError(
-                f"observation_noise names no terms: {sorted(unknown)}; "
-                f"there are {[t.field.name for t in terms]}"
+                f"observation_noise names no terms: {sorted(unknown)}; there are {[t.field.name for t in terms]}"
             )
         vectors = [t for t in terms if t.field.kind == "vector"]
         std = [cfg.observation_noise.get(t.field.name, 0.0) for t in vectors for _ in range(t.field.size)]
@@ -177,12 +174,8 @@ class Pushes:
     def __call__(self) -> Tensor:
         """This period's wrench (B, 6)."""
         device = self.left.device
-        starts = (
-            torch.rand(self.left.shape, generator=self.generator, device=device) < self.cfg.push_probability
-        )
-        force = (
-            torch.randn(self.wrench.shape, generator=self.generator, device=device) * self.cfg.push_force_n
-        )
+        starts = torch.rand(self.left.shape, generator=self.generator, device=device) < self.cfg.push_probability
+        force = torch.randn(self.wrench.shape, generator=self.generator, device=device) * self.cfg.push_force_n
         force[:, 3:] = 0.0
         starts &= self.left == 0
         self.wrench = torch.where(starts[:, None], force, self.wrench) * (starts | (self.left > 0))[:, None]

@@ -64,9 +64,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except FileNotFoundError:
         raise config.ConfigError(f"{path} does not exist") from None
     except Exception as error:
-        raise config.ConfigError(
-            f"{path} is not a divergence trace ({type(error).__name__}: {error})"
-        ) from None
+        raise config.ConfigError(f"{path} is not a divergence trace ({type(error).__name__}: {error})") from None
 
 
 def replay(env: SimEnv, tensors: dict[str, Tensor]) -> Iterator[bool]:
@@ -76,9 +74,7 @@ def replay(env: SimEnv, tensors: dict[str, Tensor]) -> Iterator[bool]:
         if name.startswith("param."):
             asset, _, param = name.removeprefix("param.").partition(".")
             env.backend.set_param(asset, param, value.expand(env.num_envs), everyone)  # type: ignore[arg-type]
-    env.task.load_state_dict(
-        {k.removeprefix("task."): v for k, v in tensors.items() if k.startswith("task.")}
-    )
+    env.task.load_state_dict({k.removeprefix("task."): v for k, v in tensors.items() if k.startswith("task.")})
     for state in tensors["state"]:
         env.backend.set_state(state.expand(env.num_envs, -1))
         env.backend.step(env.cfg.decimation)

@@ -50,9 +50,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "pybullet": ("sim/backends/pybullet*.py", "sim/backends/bullet*.py"),
     "isaaclab": ("sim/backends/isaaclab*.py",),
     "newton": ("sim/backends/isaaclab*.py", "sim/backends/newton*.py"),
-    **dict.fromkeys(
-        ("torchvision", "timm", "open_clip", "lerobot", "pickle", "cPickle", "dill", "joblib"), ()
-    ),
+    **dict.fromkeys(("torchvision", "timm", "open_clip", "lerobot", "pickle", "cPickle", "dill", "joblib"), ()),
 }
 LOADERS = ("lazy", "load", "import_module", "__import__")
 MEETING_PLACES = ("robolearn/cli/*", "real/nodes/twin.py")  # where sim and real may meet
@@ -160,11 +158,7 @@ def no_print(source: Source) -> Iterator[str]:
     if source.within("robolearn/cli/*"):
         return
     for node in ast.walk(source.tree):
-        if (
-            isinstance(node, ast.Call)
-            and isinstance(node.func, ast.Name)
-            and node.func.id in ("print", "pprint")
-        ):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("print", "pprint"):
             yield f"{source.path}:{node.lineno} prints"
 
 

@@ -139,9 +139,7 @@ def test_import_loads_nothing_heavy() -> None:
     assert run(sys.executable, "-c", probe, cwd=ROOT).strip() == "set()"
 
 
-def test_resolve_finds_packages_without_importing_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resolve_finds_packages_without_importing_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "armory").mkdir()
     (tmp_path / "armory/__init__.py").write_text("raise RuntimeError('imported')")
     (tmp_path / "armory/arm.urdf").touch()

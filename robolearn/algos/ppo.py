@@ -106,7 +106,10 @@ class PPO:
 
     @torch.no_grad()
     def act(self, obs: Obs) -> Tensor:
-        seen, critic_seen = self.policy.normalizer(obs["policy"]), self.critic_normalizer(obs[self.critic_group])
+        seen, critic_seen = (
+            self.policy.normalizer(obs["policy"]),
+            self.critic_normalizer(obs[self.critic_group]),
+        )
         mean, log_std = self.policy.distribution(seen)
         noise = torch.randn(mean.shape, generator=self.generator, device=self.device)
         action = mean + log_std.exp() * noise

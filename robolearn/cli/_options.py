@@ -8,9 +8,9 @@ from typing import Any
 MISSING = "???"
 
 
-def option(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
-    """A dataclass field with its help; MISSING makes it required."""
-    return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
+def option(default: Any, help: str, choices: tuple[str, ...] = (), group: bool = False) -> Any:
+    """A dataclass field with its help; MISSING makes it required; a `group` holds a registered configuration."""
+    return dataclasses.field(default=default, metadata={"help": help, "choices": choices, "group": group})
 
 
 def describe(cls: type) -> str:

@@ -67,9 +67,7 @@ def histogram(name: str, values: Sequence[float], limit: float | None = None) ->
     top = max(top, (limit or 0.0) * factor * 1.15, low + 1e-3)
     inside = (shown >= low) & (shown <= top)
     axis.hist(shown[inside], bins=40, range=(low, top), color=BLUE, alpha=0.85)
-    axis.axvline(
-        float(np.median(shown)), color=INK, linewidth=1.2, label=f"median {np.median(shown):.3g} {unit}"
-    )
+    axis.axvline(float(np.median(shown)), color=INK, linewidth=1.2, label=f"median {np.median(shown):.3g} {unit}")
     if limit is not None:
         text = f"limit {limit * factor:.3g} {unit}"
         axis.axvline(limit * factor, color=RED, linewidth=1.6, linestyle="--", label=text)
@@ -92,9 +90,7 @@ def shares(parts: dict[str, float]) -> str:
     for (name, seconds), colour in zip(parts.items(), (BLUE, ORANGE, GREEN, RED) * len(parts), strict=False):
         axis.barh(0, seconds, left=left, color=colour, height=0.8)
         if seconds > 0.08 * total:
-            axis.text(
-                left + seconds / 2, 0, f"{name} {seconds:.0f} s", ha="center", va="center", color="white"
-            )
+            axis.text(left + seconds / 2, 0, f"{name} {seconds:.0f} s", ha="center", va="center", color="white")
         left += seconds
     axis.set_xlim(0, left)
     axis.axis("off")
@@ -125,9 +121,7 @@ def _svg(figure: Any) -> str:
 
     file = io.StringIO()
     figure.tight_layout(pad=0.6)
-    with rc_context(
-        {"svg.fonttype": "none", "svg.hashsalt": f"figure{next(NUMBERS)}"}
-    ):  # ids differ in one page
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": f"figure{next(NUMBERS)}"}):  # ids differ in one page
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     pyplot.close(figure)
     text = file.getvalue()

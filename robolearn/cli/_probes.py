@@ -251,6 +251,4 @@ def plugin(child: Child, entry: importlib.metadata.EntryPoint) -> Finding:
     good, said = child(PLUGIN, entry.name)
     distribution = entry.dist.name if entry.dist else entry.module
     fix = f"mend it, or: pip uninstall {distribution}"
-    return (
-        Finding(OK, said) if good else Finding(BROKEN, said.partition("failed to import: ")[2] or said, fix)
-    )
+    return Finding(OK, said) if good else Finding(BROKEN, said.partition("failed to import: ")[2] or said, fix)

@@ -19,9 +19,7 @@ def discover() -> None:
     config.discover(PACKAGES)
 
 
-def make_env(
-    task: Any, backend: Any, num_envs: int, device: str, seed: int, trace_dir: Path | None = None
-) -> SimEnv:
+def make_env(task: Any, backend: Any, num_envs: int, device: str, seed: int, trace_dir: Path | None = None) -> SimEnv:
     from sim.env import SimEnv
 
     return SimEnv(task, backend, num_envs, pick_device(device, backend), seed, trace_dir)
@@ -59,9 +57,7 @@ def find_run(run: str) -> Path:
     raise ConfigError(config.unknown("run", run, ["last", *(str(p.parent) for p in known[-10:])]))
 
 
-def score(
-    policy: Any, task: Any, backend: Any, episodes: int, seed: int, device: str = "auto"
-) -> dict[str, Any]:
+def score(policy: Any, task: Any, backend: Any, episodes: int, seed: int, device: str = "auto") -> dict[str, Any]:
     """Scores of a policy on fresh environments."""
     from robolearn.loops.evaluate import summarize
 

@@ -58,9 +58,7 @@ def main(argv: list[str]) -> int:
         findings = list(pool.map(Probe.run, probes))
     print(report(probes, findings))
     wrong = [p.name for p, f in zip(probes, findings, strict=True) if p.section == REQUIRED and f.mark != OK]
-    print(
-        f"\nnot usable before this is mended: {', '.join(wrong)}" if wrong else "\nwhat is required is there"
-    )
+    print(f"\nnot usable before this is mended: {', '.join(wrong)}" if wrong else "\nwhat is required is there")
     return 1 if wrong else 0
 
 

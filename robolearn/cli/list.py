@@ -82,8 +82,7 @@ def _robots() -> list[Row]:
 
 def _backends() -> list[Row]:
     return [
-        (name, "GPU" if item.value.capabilities.gpu else "CPU", describe(item))
-        for name, item in _entries("backend")
+        (name, "GPU" if item.value.capabilities.gpu else "CPU", describe(item)) for name, item in _entries("backend")
     ]
 
 

@@ -47,9 +47,7 @@ KINDS = {
         "NAME_reach_ppo",
         (("robot", "NAME"), ("task", "NAME_reach")),
     ),
-    "algo": Kind(
-        "Advantage-weighted regression, an algorithm of a page.", "cartpole_NAME", (("algo", "NAME"),)
-    ),
+    "algo": Kind("Advantage-weighted regression, an algorithm of a page.", "cartpole_NAME", (("algo", "NAME"),)),
 }
 
 
@@ -99,9 +97,7 @@ def _free_folder(into: Path, name: str) -> Path:
 def _check_free(kind: Kind, name: str) -> None:
     for group, pattern in kind.registers:
         if pattern.replace("NAME", name) in config.names(group):
-            raise ConfigError(
-                f"the {group} '{pattern.replace('NAME', name)}' exists already; choose another name"
-            )
+            raise ConfigError(f"the {group} '{pattern.replace('NAME', name)}' exists already; choose another name")
     experiment = kind.experiment.replace("NAME", name)
     if experiment in config.experiments():
         raise ConfigError(f"the experiment '{experiment}' exists already; choose another name")

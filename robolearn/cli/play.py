@@ -10,6 +10,7 @@ last periods of that environment are stepped again, and what exploded is printed
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass
 from fractions import Fraction
@@ -93,9 +94,8 @@ def _watch(env: SimEnv, policy: Any, episodes: int) -> None:
     backend: Any = env.backend  # one with cameras
     painter, left = backend.painter, episodes
     obs, _ = env.reset()
-    with viewer.launch_passive(
-        painter.model, painter.data, show_left_ui=False, show_right_ui=False
-    ) as window:
+    others = set(threading.enumerate())
+    with viewer.launch_passive(painter.model, painter.data, show_left_ui=False, show_right_ui=False) as window:
         due = time.monotonic()
         while window.is_running() and left:
             with torch.inference_mode():
@@ -110,6 +110,8 @@ def _watch(env: SimEnv, policy: Any, episodes: int) -> None:
                 print("success" if extras["episode"]["success"][0] > 0.5 else "no success")
             due = max(due + env.step_dt, time.monotonic())
             time.sleep(max(0.0, due - time.monotonic()))
+    for thread in set(threading.enumerate()) - others:
+        thread.join(timeout=5.0)  # the window's: the program must not end while it is being closed
 
 
 # --- a divergence ----------------------------------------------------------------------------------------
@@ -155,9 +157,7 @@ def _step_through(env: SimEnv, tensors: dict[str, Tensor]) -> tuple[list[bool], 
 
 def _tell(env: SimEnv, about: dict[str, Any], tensors: dict[str, Tensor], finite: list[bool]) -> None:
     kept = len(tensors["state"])
-    print(
-        f"{about['task']['name']} on {about['backend']}, environment {about['env']}, the last {kept} periods"
-    )
+    print(f"{about['task']['name']} on {about['backend']}, environment {about['env']}, the last {kept} periods")
     if all(finite):
         print("it did not diverge again: same states and commands, so this engine or machine differs")
         return

@@ -34,10 +34,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def _group(help: str) -> Any:
-    return field(default=_options.MISSING, metadata={"help": help, "choices": (), "group": True})
-
-
 @dataclass
 class TrainCfg:
     defaults: list[Any] = field(
@@ -45,9 +41,9 @@ class TrainCfg:
             {"task": "???"}, {"algo": "ppo"}, {"backend": "mujoco"}, "_self_", {"optional experiment": None},
         ]
     )  # fmt: skip
-    task: Any = _group("what to learn; robolearn list tasks")
-    algo: Any = _group("how to learn it; robolearn list algos")
-    backend: Any = _group("physics engine; robolearn list backends")
+    task: Any = option(_options.MISSING, "what to learn; robolearn list tasks", group=True)
+    algo: Any = option(_options.MISSING, "how to learn it; robolearn list algos", group=True)
+    backend: Any = option(_options.MISSING, "physics engine; robolearn list backends", group=True)
     num_envs: int = option(256, "parallel environments")
     seed: int = option(0, "of everything: same seed, same run")
     device: str = option("auto", "cpu, cuda, cuda:1; auto takes the GPU if the engine can use it")
@@ -79,7 +75,6 @@ def main(argv: list[str]) -> int:
         cfg = config.load(TrainCfg, overrides)
         folder = _new_folder(cfg, overrides)
         cfg.run_dir = str(folder)
-        config.save(cfg, folder / "config.yaml")
     return _train(cfg, folder, bool(resume), started)
 
 
@@ -90,7 +85,6 @@ def _new_folder(cfg: TrainCfg, overrides: list[str]) -> Path:
     folder = Path(cfg.run_dir) if cfg.run_dir else _world.RUNS / name / f"{stamp}_seed{cfg.seed}"
     if (folder / "config.yaml").exists():
         raise ConfigError(f"{folder} holds a run already; continue it with resume={folder} or choose another run_dir")
-    folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
@@ -98,6 +92,8 @@ def _train(cfg: TrainCfg, folder: Path, resume: bool, started: float) -> int:
     from robolearn.loops import checkpoint
 
     env = _world.make_env(cfg.task, cfg.backend, cfg.num_envs, cfg.device, cfg.seed, folder / "diverged")
+    folder.mkdir(parents=True, exist_ok=True)  # only now: a world that cannot be built leaves nothing behind
+    config.save(cfg, folder / "config.yaml")
     trainer = _trainer(cfg, env, folder)
     if resume:
         try:
@@ -125,9 +121,7 @@ def _trainer(cfg: TrainCfg, env: SimEnv, folder: Path) -> Trainer:
     from robolearn.loops.on_policy import Trainer
 
     generator = torch.Generator(env.device).manual_seed(cfg.seed + 1)
-    algo = config.build(
-        cfg.algo, spec=env.policy_spec(), num_envs=env.num_envs, device=env.device, generator=generator
-    )
+    algo = config.build(cfg.algo, spec=env.policy_spec(), num_envs=env.num_envs, device=env.device, generator=generator)
     return Trainer(env, algo, cfg.total_steps, folder, generator, cfg.checkpoint_every_s)
 
 

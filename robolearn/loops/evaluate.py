@@ -87,12 +87,8 @@ def summarize(rows: dict[str, Tensor]) -> dict[str, Any]:
 def table(scores: dict[str, Any]) -> str:
     """The scores as a person reads them."""
     interval = f"{100 * scores['success_low']:.1f} to {100 * scores['success_high']:.1f}"
-    lines = [
-        f"{'success':22} {100 * scores['success']:.1f} %   (95 % interval {interval} %, n = {scores['episodes']})"
-    ]
+    lines = [f"{'success':22} {100 * scores['success']:.1f} %   (95 % interval {interval} %, n = {scores['episodes']})"]
     for key, s in scores.items():
         if isinstance(s, dict) and "median" in s:
-            lines.append(
-                f"{key:22} mean {s['mean']:.4g}   median {s['median']:.4g}   95th percentile {s['p95']:.4g}"
-            )
+            lines.append(f"{key:22} mean {s['mean']:.4g}   median {s['median']:.4g}   95th percentile {s['p95']:.4g}")
     return "\n".join(lines)

@@ -123,7 +123,7 @@ class Trainer:
         checkpoint.write(self.folder / "checkpoints", self.counters.env_steps, self.state_dict())
 
     def state_dict(self) -> dict[str, Any]:
-        env_state = getattr(self.env, "state_dict", dict)()  # hardware has no state to put back
+        env_state: dict[str, Any] = getattr(self.env, "state_dict", dict)()  # hardware has no state to put back
         return {
             "algo": self.algo.state_dict(), "env": env_state, "obs": dict(self.obs or {}),
             "generator": self.generator.get_state(), "counters": vars(self.counters),

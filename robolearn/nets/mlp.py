@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ def mlp(sizes: Sequence[int], activation: str, last_gain: float = 1.0) -> nn.Seq
     if activation not in ACTIVATIONS:
         raise ValueError(f"no activation '{activation}'; there are {', '.join(ACTIVATIONS)}")
     layers: list[nn.Module] = []
-    for i, (n_in, n_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+    for i, (n_in, n_out) in enumerate(pairwise(sizes)):
         last = i == len(sizes) - 2
         linear = nn.Linear(n_in, n_out)
         nn.init.orthogonal_(linear.weight, last_gain if last else 2**0.5)

@@ -72,9 +72,7 @@ class Backend(ABC):
     def __init__(self, scene: SceneCfg, num_envs: int, device: torch.device, seed: int):
         if device.type != "cpu" and not self.capabilities.gpu:
             name = type(self).__name__.lower()
-            raise ConfigError(
-                f"backend {name} runs on the CPU, not on {device}; use backend=mujoco_warp there"
-            )
+            raise ConfigError(f"backend {name} runs on the CPU, not on {device}; use backend=mujoco_warp there")
         self.scene, self.num_envs, self.device, self.seed = scene, num_envs, device, seed
         self.time_s = torch.zeros(num_envs, device=device)
         self._chains: dict[tuple[str, str], Chain] = {}

@@ -81,18 +81,14 @@ def add_looks(spec: Any, ground: bool) -> None:
 def _add_grid(world: Any, half_m: float = 4.0, step_m: float = 0.5) -> None:
     for at in np.arange(-half_m, half_m + step_m / 2, step_m):
         for pos, size in (([at, 0, 0], [0.004, half_m, 0.0005]), ([0, at, 0], [half_m, 0.004, 0.0005])):
-            line = world.add_geom(
-                type=mujoco.mjtGeom.mjGEOM_BOX, pos=pos, size=size, rgba=[0.62, 0.66, 0.71, 1.0]
-            )
+            line = world.add_geom(type=mujoco.mjtGeom.mjGEOM_BOX, pos=pos, size=size, rgba=[0.62, 0.66, 0.71, 1.0])
             line.contype = line.conaffinity = 0
 
 
 def paint(child: Any) -> None:
     """Show a robot's visual meshes; links that have none show their collision shapes, the last ones dark."""
     for mesh in child.meshes:
-        mesh.inertia = (
-            mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL
-        )  # open meshes are fine: this model is never stepped
+        mesh.inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL  # open meshes are fine: this model is never stepped
     dressed = {g.parent.name for g in child.geoms if _is_visual(g)}
     for geom in child.geoms:
         bare = geom.parent.name not in dressed

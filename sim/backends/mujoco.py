@@ -228,9 +228,7 @@ class Mujoco(Backend):
 
     def set_state(self, state: Tensor, mask: Tensor | None = None) -> None:
         everyone = torch.ones(self.num_envs, dtype=torch.bool)
-        new = torch.where(
-            (everyone if mask is None else mask)[:, None], self._conform(state), self.get_state()
-        )
+        new = torch.where((everyone if mask is None else mask)[:, None], self._conform(state), self.get_state())
         parts = self._parts()
         for part, value in zip(parts, new.split([p.shape[1] for p in parts], dim=1), strict=True):
             part.copy_(value)

@@ -76,9 +76,7 @@ class MujocoWarp(Backend):
         super().__init__(scene, num_envs, device, seed)
         self.cfg, self.model = cfg, compile_scene(scene)
         refuse_unstable(self.model, scene)
-        self.model.opt.disableflags &= ~int(
-            mujoco.mjtDisableBit.mjDSBL_AUTORESET
-        )  # it has no such thing to disable
+        self.model.opt.disableflags &= ~int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)  # it has no such thing to disable
         warp.config.log_level = warp.LOG_WARNING  # it reports every kernel that it loads
         warp.init()
         self._at = warp.device_from_torch(device)
@@ -234,9 +232,7 @@ class MujocoWarp(Backend):
     def set_state(self, state: Tensor, mask: Tensor | None = None) -> None:
         parts = self._parts()
         if state.shape != (self.num_envs, sum(p.shape[1] for p in parts)):
-            raise ValueError(
-                f"a state of shape {tuple(state.shape)} is not of this scene's {self.num_envs} worlds"
-            )
+            raise ValueError(f"a state of shape {tuple(state.shape)} is not of this scene's {self.num_envs} worlds")
         for part, value in zip(parts, state.split([p.shape[1] for p in parts], dim=1), strict=True):
             part.copy_(value if mask is None else torch.where(mask[:, None], value, part))
         self._targets.feeding = True

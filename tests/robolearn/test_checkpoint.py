@@ -12,7 +12,11 @@ from robolearn.loops.checkpoint import CheckpointError
 
 
 def tree(value: float) -> dict:
-    return {"a": {"w": torch.full((3,), value), "n": 4}, "rate": 1e-3, "rng": torch.arange(5, dtype=torch.uint8)}
+    return {
+        "a": {"w": torch.full((3,), value), "n": 4},
+        "rate": 1e-3,
+        "rng": torch.arange(5, dtype=torch.uint8),
+    }
 
 
 def test_round_trip(tmp_path):
@@ -26,7 +30,10 @@ def test_round_trip(tmp_path):
 def test_only_the_newest_are_kept(tmp_path):
     for step in range(5):
         checkpoint.write(tmp_path, step, tree(step))
-    assert [p.name for p in sorted(tmp_path.iterdir())] == ["000000000003.safetensors", "000000000004.safetensors"]
+    assert [p.name for p in sorted(tmp_path.iterdir())] == [
+        "000000000003.safetensors",
+        "000000000004.safetensors",
+    ]
 
 
 @pytest.mark.parametrize("keep_bytes", [0, 5, 100])

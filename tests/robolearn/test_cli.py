@@ -65,12 +65,8 @@ def test_command_explains_itself_and_every_option(command: str) -> None:
     module = importlib.import_module(f"robolearn.cli.{command}")
     text = module.help_text()
     assert cli.summary(command).endswith((".", "!")) and f"usage: robolearn {command}" in text
-    own = [
-        c for c in vars(module).values() if dataclasses.is_dataclass(c) and c.__module__ == module.__name__
-    ]
-    options = [
-        f for c in own if c.__name__.endswith("Cfg") for f in dataclasses.fields(c) if f.name != "defaults"
-    ]
+    own = [c for c in vars(module).values() if dataclasses.is_dataclass(c) and c.__module__ == module.__name__]
+    options = [f for c in own if c.__name__.endswith("Cfg") for f in dataclasses.fields(c) if f.name != "defaults"]
     unexplained = [f.name for f in options if not f.metadata.get("help")]
     assert unexplained == []
     assert [f.name for f in options if f"  {f.name}=" not in text] == []
@@ -129,9 +125,7 @@ def test_missing_optional_package_names_its_extra(tmp_path: Path) -> None:
 def test_lists_need_no_simulator(tmp_path: Path) -> None:
     done = python(WITHOUT_MUJOCO, "list", *listing.KINDS, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert {"cartpole", "ppo", "mujoco", "franka"} <= {
-        line.split()[0] for line in done.stdout.splitlines() if line
-    }
+    assert {"cartpole", "ppo", "mujoco", "franka"} <= {line.split()[0] for line in done.stdout.splitlines() if line}
 
 
 # --- lists -------------------------------------------------------------------------------------------------

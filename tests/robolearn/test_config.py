@@ -39,9 +39,7 @@ class PullCfg:
 
 @dataclass
 class RootCfg:
-    defaults: list[Any] = field(
-        default_factory=lambda: [{"gadget": "???"}, "_self_", {"optional experiment": None}]
-    )
+    defaults: list[Any] = field(default_factory=lambda: [{"gadget": "???"}, "_self_", {"optional experiment": None}])
     gadget: Any = field(default="???", metadata={"group": True})
     count: int = 3
     rate_hz: float = 30.0
@@ -136,9 +134,7 @@ def test_build_gives_the_config_and_what_else_is_needed() -> None:
 
 
 def test_saved_configuration_is_read_back_equal(tmp_path: Path) -> None:
-    cfg = load(
-        "gadget=push", "gadget.inner.scale=[0.5,2]", "gadget.inner.noise.a=1.5", "label=a: b", "sizes=[1]"
-    )
+    cfg = load("gadget=push", "gadget.inner.scale=[0.5,2]", "gadget.inner.noise.a=1.5", "label=a: b", "sizes=[1]")
     config.save(cfg, tmp_path / "config.yaml")
     assert config.reload(RootCfg, tmp_path / "config.yaml") == cfg
     assert config.reload(RootCfg, tmp_path / "config.yaml", ["count=9"]).count == 9
@@ -212,12 +208,8 @@ def test_no_message_lists_more_than_one_group() -> None:
 # --- experiments -------------------------------------------------------------------------------------------
 
 
-def test_experiment_chooses_and_the_command_line_wins(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    experiment(
-        tmp_path / "a folder", monkeypatch, "defaults:\n  - override /gadget: push\ncount: 5\nrate_hz: 9\n"
-    )
+def test_experiment_chooses_and_the_command_line_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment(tmp_path / "a folder", monkeypatch, "defaults:\n  - override /gadget: push\ncount: 5\nrate_hz: 9\n")
     cfg = load("experiment=trial", "rate_hz=1")
     assert (cfg.gadget.name, cfg.count, cfg.rate_hz) == ("push", 5, 1.0)
     assert load("experiment=trial", "gadget=pull").gadget == PullCfg()
@@ -285,9 +277,7 @@ def test_a_package_is_imported_with_all_its_modules(tmp_path: Path, monkeypatch:
     (package / "deep").mkdir(parents=True)
     (package / "__init__.py").touch()
     (package / "deep/__init__.py").touch()
-    (package / "deep/lever.py").write_text(
-        "from robolearn.config import register\nregister('gadget', 'lever')(1)\n"
-    )
+    (package / "deep/lever.py").write_text("from robolearn.config import register\nregister('gadget', 'lever')(1)\n")
     monkeypatch.syspath_prepend(tmp_path)
     registry.load_plugin(EntryPoint("zoo", "zoo_of_gadgets", registry.PLUGIN_GROUP))
     assert config.entry("gadget", "lever").module == "zoo_of_gadgets.deep.lever"

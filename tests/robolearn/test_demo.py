@@ -30,9 +30,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return asked
 
 
-def test_demo_makes_everything_once(
-    tmp_path: Path, runs: list[list[str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_demo_makes_everything_once(tmp_path: Path, runs: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
     for extra in ("mujoco", "av", "matplotlib", "onnxruntime"):
         pytest.importorskip(extra)
     monkeypatch.chdir(tmp_path)

@@ -31,17 +31,13 @@ def test_child_survives_crashes_and_hangs() -> None:
     assert Child(0.3)("import time; time.sleep(60)") == (False, "no answer within 0.3 s")
 
 
-def test_the_working_directory_hides_nothing(
-    child: Child, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_working_directory_hides_nothing(child: Child, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "numpy.py").write_text("raise SystemExit('the wrong one')")
     monkeypatch.chdir(tmp_path)
     assert _probes.package(child, "numpy", "").mark == OK
 
 
-def test_package_is_ok_missing_or_broken(
-    child: Child, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_package_is_ok_missing_or_broken(child: Child, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import numpy
 
     (tmp_path / "halfway.py").write_text("import nothing_of_this_name")
@@ -68,9 +64,7 @@ def test_another_package_called_sim_is_found(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize(("second", "mark"), [("4.0.3", OK), ("4.1.0", BROKEN), ("3.0.0", BROKEN)])
-def test_engines_that_share_data_share_a_version(
-    second: str, mark: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_engines_that_share_data_share_a_version(second: str, mark: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_probes, "find_spec", lambda name: object())
     versions = {"mujoco": "4.0.0", "mujoco-warp": second}
     monkeypatch.setattr(_probes.importlib.metadata, "version", versions.__getitem__)
@@ -107,9 +101,7 @@ def test_spacemouse_is_told_from_other_devices(uevent: str, expected: bool) -> N
     assert _probes.is_spacemouse(uevent) is expected
 
 
-def test_device_without_permission_is_broken_with_the_group(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_device_without_permission_is_broken_with_the_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pattern = f"{tmp_path}/js*"
     assert _probes.devices(pattern, "input").mark == MISSING
     (tmp_path / "js0").touch()
@@ -119,9 +111,7 @@ def test_device_without_permission_is_broken_with_the_group(
     assert refused.mark == BROKEN and "usermod -aG input" in refused.fix
 
 
-def test_broken_plugin_names_the_reason(
-    child: Child, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_broken_plugin_names_the_reason(child: Child, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info = tmp_path / "lame-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Name: lame\nVersion: 1.0\n")
@@ -129,9 +119,7 @@ def test_broken_plugin_names_the_reason(
     (tmp_path / "lame.py").write_text("import nothing_of_this_name")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     found = _probes.plugin(child, EntryPoint("lame", "lame", "robolearn.plugins"))
-    assert found.mark == BROKEN and found.detail.startswith(
-        "ModuleNotFoundError: No module named 'nothing_of"
-    )
+    assert found.mark == BROKEN and found.detail.startswith("ModuleNotFoundError: No module named 'nothing_of")
     (tmp_path / "lame.py").write_text("from robolearn.config import register\nregister('robot', 'lame')(1)")
     assert _probes.plugin(child, EntryPoint("lame", "lame", "robolearn.plugins")) == Finding(OK, "robot lame")
 
@@ -162,8 +150,5 @@ def test_this_machine_is_examined_without_a_failed_check(child: Child) -> None:
     quick = [p for p in probes if p.section in ("machine", "devices", "ROS 2 (one is enough)", "engines")]
     findings = {p.name: p.run() for p in [*quick, *(p for p in probes if p.name in ("python", "configs"))]}
     assert not [n for n, f in findings.items() if f.detail.startswith("the check failed")]
-    assert (
-        findings["python"].mark == OK
-        and f"{len(config.experiments())} experiments" in findings["configs"].detail
-    )
+    assert findings["python"].mark == OK and f"{len(config.experiments())} experiments" in findings["configs"].detail
     assert all(f.mark in (OK, MISSING, BROKEN) for f in findings.values()) and sys.executable

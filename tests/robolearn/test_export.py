@@ -69,9 +69,7 @@ def test_images_keep_their_key_and_type(tmp_path: Path, format: str) -> None:
     torch.testing.assert_close(export.FORMATS[format][1](path)(obs), torch.tensor([[0.2, 0.0]] * 3))
 
 
-def test_onnx_names_its_tensors_and_carries_the_specification(
-    gaussian: GaussianPolicy, tmp_path: Path
-) -> None:
+def test_onnx_names_its_tensors_and_carries_the_specification(gaussian: GaussianPolicy, tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     export.export(gaussian, tmp_path / "p.onnx", "onnx")
     model = onnx.load(tmp_path / "p.onnx")
@@ -99,8 +97,6 @@ def test_difference_sees_extreme_values_and_nan() -> None:
     assert not export.largest_difference(lambda o: o["policy"] / 0.0 * 0.0, clipped, fields) <= 1e-5
 
 
-def test_export_prints_nothing(
-    gaussian: GaussianPolicy, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_export_prints_nothing(gaussian: GaussianPolicy, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     export.export(gaussian, tmp_path / "p.onnx", "onnx")
     assert capfd.readouterr() == ("", "")

@@ -141,9 +141,7 @@ def test_franka_flange_by_hand():
 
 
 def test_a_slide_by_hand(tmp_path):
-    path = urdf(
-        tmp_path, [joint("s", "prismatic", "a", "b", (1, 0, 0), (0, 0, math.pi / 2), (2, 0, 0))], ["a", "b"]
-    )
+    path = urdf(tmp_path, [joint("s", "prismatic", "a", "b", (1, 0, 0), (0, 0, math.pi / 2), (2, 0, 0))], ["a", "b"])
     pose, jacobian = Chain(str(path), "b", ("s",)).pose_and_jacobian(torch.tensor([[0.0], [0.5]]))
     # The joint's x is the base's y; its axis counts by direction, not by length.
     torch.testing.assert_close(pose[:, :3], torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.5, 0.0]]))

@@ -119,9 +119,7 @@ def test_bad_name_is_refused(name: str, near: str, tmp_path: Path) -> None:
         (["task", "lift", "inot=."], "no key 'inot'; did you mean into"),
     ],
 )
-def test_unusable_request_names_the_remedy_and_writes_nothing(
-    words: list[str], message: str, tmp_path: Path
-) -> None:
+def test_unusable_request_names_the_remedy_and_writes_nothing(words: list[str], message: str, tmp_path: Path) -> None:
     into = [] if "inot=." in words else [f"into={tmp_path}"]
     with pytest.raises(ConfigError, match=message):
         new.main([*words, *into])

@@ -29,9 +29,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     def env(task: str = "cartpole", num_envs: int = B, record: bool = True) -> SimEnv:
         cfg, backend = (registry.entry(g, n).config for g, n in (("task", task), ("backend", "mujoco")))
         assert cfg is not None and backend is not None
-        made = _world.make_env(
-            cfg(), backend(threads=1), num_envs, "cpu", 5, tmp_path / "diverged" if record else None
-        )
+        made = _world.make_env(cfg(), backend(threads=1), num_envs, "cpu", 5, tmp_path / "diverged" if record else None)
         made.reset()
         return made
 
@@ -78,9 +76,7 @@ def test_a_state_that_was_nan_already_is_left_too(make: Make) -> None:
     assert env.diverged_count == 1
 
 
-def test_the_trace_is_replayed_and_reported(
-    make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_trace_is_replayed_and_reported(make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     env = make("franka_reach")
     steps(env, 3)
     explode(env)
@@ -99,9 +95,7 @@ def test_the_trace_is_replayed_and_reported(
     assert dump.with_suffix(".mp4").stat().st_size > 1000
 
 
-def test_a_healthy_trace_does_not_diverge_again(
-    make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_healthy_trace_does_not_diverge_again(make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     env = make()
     steps(env, 2)
     env.trace.dump(torch.arange(B) == 0)
@@ -164,9 +158,7 @@ def test_film_is_h264_in_real_time(tmp_path: Path) -> None:
         stream = film.streams.video[0]
         assert (stream.codec_context.name, stream.pix_fmt, stream.frames) == ("h264", "yuv420p", 12)
         assert (stream.width, stream.height, float(stream.duration * stream.time_base)) == (64, 32, 0.4)
-        assert [f.to_ndarray(format="rgb24").mean() for f in film.decode(stream)][6] == pytest.approx(
-            48, abs=4
-        )
+        assert [f.to_ndarray(format="rgb24").mean() for f in film.decode(stream)][6] == pytest.approx(48, abs=4)
     assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
 
 

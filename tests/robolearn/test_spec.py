@@ -7,7 +7,17 @@ import pytest
 
 from robolearn.robots.cartpole import CARTPOLE
 from robolearn.robots.franka import FRANKA
-from robolearn.spec import ActionSpec, Field, ObservationSpec, PolicySpec, RobotSpec, TermSpec, differences, from_dict, to_dict  # fmt: skip
+from robolearn.spec import (
+    ActionSpec,
+    Field,
+    ObservationSpec,
+    PolicySpec,
+    RobotSpec,
+    TermSpec,
+    differences,
+    from_dict,
+    to_dict,
+)
 
 SPEC = PolicySpec(
     robot="franka",
@@ -15,7 +25,11 @@ SPEC = PolicySpec(
     observation=ObservationSpec(
         {
             "policy": (
-                TermSpec(Field("q", (7,), "rad", "joint", low=(-3.0,), high=(3.0,)), "joint_vel", {"joints": [0, 1]}),
+                TermSpec(
+                    Field("q", (7,), "rad", "joint", low=(-3.0,), high=(3.0,)),
+                    "joint_vel",
+                    {"joints": [0, 1]},
+                ),
                 TermSpec(Field("wrist", (84, 84, 3), kind="image", dtype="uint8"), "image"),
                 TermSpec(Field("scan", (360,), "m", "laser", kind="scan"), "scan"),
             )

@@ -158,9 +158,7 @@ def test_loaded_state_continues_bit_by_bit(make, task, engine):
     fresh = make(task, engine, seed=99)
     fresh.load_state_dict(saved)  # a second time: stepping must not have changed what was saved
     if task == "franka_reach":
-        fresh.task.goals = (
-            env.task.goals
-        )  # a table that is drawn once, from the seed that the run was made with
+        fresh.task.goals = env.task.goals  # a table that is drawn once, from the seed that the run was made with
     assert_same(onward, roll(fresh, acts[5:]))
 
 
@@ -228,9 +226,7 @@ def test_actions_of_another_shape_are_refused(make, task, engine, shape):
     env = make(task, engine, wild=False)
     env.reset()
     n = env.action_spec.dim
-    action = {"short": torch.zeros(B - 1, n), "wide": torch.zeros(B, n + 1), "flat": torch.zeros(B * n)}[
-        shape
-    ]
+    action = {"short": torch.zeros(B - 1, n), "wide": torch.zeros(B, n + 1), "flat": torch.zeros(B * n)}[shape]
     with pytest.raises(ValueError, match=rf"must be \({B}, {n}\)"):
         env.step(action)
 
@@ -243,9 +239,7 @@ def test_one_environment_behaves_as_the_first_of_many(make, task, engine):
     for e in (one, many):
         e.reset(seed=1)
         rest = e._rest.expand(e.num_envs, -1)
-        e.backend.write_joints(
-            "robot", rest, torch.zeros_like(rest), torch.ones(e.num_envs, dtype=torch.bool)
-        )
+        e.backend.write_joints("robot", rest, torch.zeros_like(rest), torch.ones(e.num_envs, dtype=torch.bool))
         e.commander.reset(torch.ones(e.num_envs, dtype=torch.bool), rest[:, e._arm])
     for act in acts[:5]:  # before any reset: draws depend on the batch
         one.step(act[:1])

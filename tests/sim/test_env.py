@@ -55,9 +55,7 @@ def test_the_applied_action_is_what_the_limits_left():
     last = env._target[:, :7].clone()
     for _ in range(5):
         *_, extras = env.step(ones(env))
-        torch.testing.assert_close(
-            extras["applied_action"], (env._target[:, :7] - last) / 10.0, atol=1e-5, rtol=0
-        )
+        torch.testing.assert_close(extras["applied_action"], (env._target[:, :7] - last) / 10.0, atol=1e-5, rtol=0)
         last = env._target[:, :7].clone()
     assert (extras["episode"]["clip_rate"] == 1.0).all()
     assert extras["applied_action"].max() < 0.01
@@ -149,9 +147,7 @@ def test_parameters_are_drawn_anew_for_those_that_end_and_for_no_others():
 def test_history_is_filled_by_the_first_frame_and_then_slides(monkeypatch):
     task = config.entry("task", "cartpole").value
     plain = task.observation_spec
-    monkeypatch.setattr(
-        task, "observation_spec", lambda self: dataclasses.replace(plain(self), history={"policy": 3})
-    )
+    monkeypatch.setattr(task, "observation_spec", lambda self: dataclasses.replace(plain(self), history={"policy": 3}))
     env = make("cartpole")
     obs, _ = env.reset(seed=1)
     frames = obs["policy"].unflatten(1, (3, -1))

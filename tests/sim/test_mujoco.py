@@ -117,9 +117,7 @@ def test_torques_are_the_law_under_randomised_gains_and_limits():
         backend.step(1)
         for env, spec in enumerate((FRANKA, scaled)):
             expected, _ = law(spec, built, q, qd, position, velocity, effort)
-            torch.testing.assert_close(
-                backend.joint_effort("robot")[env], expected[env], atol=2e-3, rtol=1e-4
-            )
+            torch.testing.assert_close(backend.joint_effort("robot")[env], expected[env], atol=2e-3, rtol=1e-4)
 
 
 def test_positions_ramp_over_the_sub_steps_and_efforts_do_not():
@@ -157,9 +155,7 @@ def test_gains_of_registered_robots_are_stable(name):
 
 def test_unstable_gains_are_refused_with_the_step_that_would_do():
     stiff = dataclasses.replace(FRANKA, kd=(60.0, 60.0, 55.0, 500.0, 25.0, 24.0, 19.0, 12.0, 12.0))
-    with pytest.raises(
-        ConfigError, match=r"panda_joint4 would be unstable.*is not below M_jj.*shorten physics_dt_s"
-    ):
+    with pytest.raises(ConfigError, match=r"panda_joint4 would be unstable.*is not below M_jj.*shorten physics_dt_s"):
         world({"robot": RobotCfg(stiff)})
 
 
@@ -254,9 +250,7 @@ def test_a_wrench_on_a_link_shows_in_the_joints():
     backend.step(1)
     inertia, mass, half = 0.0168, 0.2, 0.5
     effective = 1.0 + mass - (mass * half) ** 2 / (inertia + mass * half**2)
-    torch.testing.assert_close(
-        backend.joint_vel("robot")[0, 0], torch.tensor(DT / effective), atol=1e-7, rtol=1e-4
-    )
+    torch.testing.assert_close(backend.joint_vel("robot")[0, 0], torch.tensor(DT / effective), atol=1e-7, rtol=1e-4)
 
 
 # --- parameters ---------------------------------------------------------------------------------------------
@@ -267,9 +261,7 @@ def test_twice_the_mass_weighs_twice_as_much():
     backend = world(objects={"cube": cube()}, contact_sensors=sensors, randomized=(("cube", "mass"),))
     backend.set_param("cube", "mass", torch.tensor([5.0, 2.0]), torch.tensor([False, True]))
     backend.step(480)
-    torch.testing.assert_close(
-        backend.contact_force("below")[:, 2], torch.tensor([0.5 * G, G]), atol=2e-3, rtol=0.0
-    )
+    torch.testing.assert_close(backend.contact_force("below")[:, 2], torch.tensor([0.5 * G, G]), atol=2e-3, rtol=0.0)
     assert backend.params()["cube.mass"].tolist() == [1.0, 2.0]
 
 
@@ -375,9 +367,7 @@ def test_the_jacobian_is_the_engines():
     mujoco.mj_comPos(model, data)
     mujoco.mj_jacBody(model, data, linear, angular, model.body("robot/panda_grasptarget").id)
     expected = torch.from_numpy(np.concatenate((linear, angular))).float()
-    torch.testing.assert_close(
-        backend.jacobian("robot", "panda_grasptarget")[0], expected, atol=1e-6, rtol=0.0
-    )
+    torch.testing.assert_close(backend.jacobian("robot", "panda_grasptarget")[0], expected, atol=1e-6, rtol=0.0)
 
 
 def test_a_camera_sees_the_cube_where_its_environment_has_it():
@@ -487,9 +477,7 @@ def test_a_missing_mesh_is_named(tmp_path):
 def test_a_body_without_mass_is_named(tmp_path):
     urdf = tmp_path / "cartpole.urdf"
     urdf.write_text(resolve(CARTPOLE.urdf).read_text().replace('<mass value="0.2"/>', '<mass value="0"/>'))
-    with pytest.raises(
-        ConfigError, match=r"refuses the scene: .*mass and inertia of moving bodies.*robot/pole"
-    ):
+    with pytest.raises(ConfigError, match=r"refuses the scene: .*mass and inertia of moving bodies.*robot/pole"):
         world({"robot": RobotCfg(dataclasses.replace(CARTPOLE, urdf=str(urdf)))})
     with pytest.raises(ValueError, match="a free object needs a positive mass, got 0"):
         ObjectCfg(Sphere(0.1), mass_kg=0.0)

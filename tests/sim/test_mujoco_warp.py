@@ -101,9 +101,7 @@ def test_a_wrench_at_the_centre_of_mass_accelerates_by_force_over_mass():
     wrench = torch.tensor([[1.0, -2.0, 3.0, 0.0, 0.0, 0.0]]).expand(2, 6)
     backend.apply_wrench("cube", None, wrench)
     backend.step(24)
-    torch.testing.assert_close(
-        backend.velocity("cube")[0, :3], wrench[0, :3] / 0.5 * 24 / 240, atol=1e-4, rtol=1e-4
-    )
+    torch.testing.assert_close(backend.velocity("cube")[0, :3], wrench[0, :3] / 0.5 * 24 / 240, atol=1e-4, rtol=1e-4)
 
 
 def test_too_few_constraints_are_refused_with_the_setting_to_change():

@@ -155,9 +155,7 @@ def test_a_masked_look_with_its_own_generator_leaves_the_next_noise_alone():
 
 
 def pushes(n=B, **cfg):
-    return Pushes(
-        RandomizeCfg(**{"push_force_n": 3.0, "push_probability": 0.05, "push_periods": 4} | cfg), n, seeded()
-    )
+    return Pushes(RandomizeCfg(**{"push_force_n": 3.0, "push_probability": 0.05, "push_periods": 4} | cfg), n, seeded())
 
 
 def test_pushes_last_their_periods_with_one_force():

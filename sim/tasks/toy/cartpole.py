@@ -26,9 +26,7 @@ class CartpoleCfg(TaskCfg):
     """What an action of one means."""
     max_angle_rad: float = 0.4
     max_position_m: float = 2.0
-    randomize: RandomizeCfg = field(
-        default_factory=lambda: RandomizeCfg(initial_joint_pos=0.1, initial_joint_vel=0.1)
-    )
+    randomize: RandomizeCfg = field(default_factory=lambda: RandomizeCfg(initial_joint_pos=0.1, initial_joint_vel=0.1))
 
 
 @register("task", "cartpole", CartpoleCfg)
