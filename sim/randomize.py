@@ -76,6 +76,9 @@ def _demand(holds: bool, name: str, must: str, got: object) -> None:
 
 
 def uniform(shape: tuple[int, ...], low: float, high: float, generator: torch.Generator) -> Tensor:
+    """Draws from [low, high); none are made where there is nothing to choose."""
+    if low == high:
+        return torch.full(shape, low, device=generator.device)
     return torch.rand(shape, generator=generator, device=generator.device) * (high - low) + low
 
 

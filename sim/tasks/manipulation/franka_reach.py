@@ -24,12 +24,13 @@ GOALS = 1 << 16
 @dataclass
 class FrankaReachCfg(TaskCfg):
     name: str = "franka_reach"
+    decimation: int = 12
     action: str = "joint_position_delta"
     """Or joint_position (about the default posture), or ee_delta (by differential IK)."""
-    joint_step_rad: float = 0.04
+    joint_step_rad: float = 0.06
     """Joint actions: what one means."""
-    ee_step_m: float = 0.03
-    ee_step_rad: float = 0.12
+    ee_step_m: float = 0.04
+    ee_step_rad: float = 0.15
     goal_spread_rad: float = 0.7
     """Goals are the poses of joint positions this far, uniformly, about the default posture: all are reachable."""
     goal_min_m: tuple[float, float, float] = (0.25, -0.45, 0.12)
@@ -51,7 +52,7 @@ class FrankaReachCfg(TaskCfg):
 @register("task", "franka_reach", FrankaReachCfg)
 class FrankaReach(Task):
     """## Description
-    The arm starts near its default posture and has 3 s, at 30 Hz, to bring the grasp frame to a goal pose in its
+    The arm starts near its default posture and has 3 s, at 20 Hz, to bring the grasp frame to a goal pose in its
     base frame. Actions move the joint set-points (or, by differential IK, the end effector's) through Franka's limits.
 
     ## Randomisation
