@@ -17,7 +17,8 @@ B = 4
 
 
 def make(task="franka_reach", num_envs=B, seed=0, **changes):
-    changes = {"randomize": RandomizeCfg()} | changes
+    steps = {"decimation": 8, "joint_step_rad": 0.04, "ee_step_m": 0.03, "ee_step_rad": 0.12}
+    changes = {"randomize": RandomizeCfg()} | (steps if task == "franka_reach" else {}) | changes
     return SimEnv(config.entry("task", task).config(**changes), MujocoCfg(threads=1), num_envs, seed=seed)
 
 
