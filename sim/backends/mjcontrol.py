@@ -28,20 +28,20 @@ class Slots:
     effort: Any = None
 
 
-def slots_of(model: Any, scene: SceneCfg) -> dict[str, Slots]:
+def slots_of(model: Any, scene: SceneCfg, device: torch.device) -> dict[str, Slots]:
     """Slots of every robot and every free object."""
     free = {name for name, thing in scene.objects.items() if not thing.fixed}
-    return {n: _robot_slots(model, n, r.spec) for n, r in scene.robots.items()} | {
+    return {n: _robot_slots(model, n, r.spec, device) for n, r in scene.robots.items()} | {
         n: _object_slots(model, n) for n in free
     }
 
 
-def _robot_slots(model: Any, asset: str, spec: RobotSpec) -> Slots:
+def _robot_slots(model: Any, asset: str, spec: RobotSpec, device: torch.device) -> Slots:
     joints = [model.joint(f"{asset}/{n}") for n in spec.joint_names]
     return Slots(
-        qpos=indices([j.qposadr[0] for j in joints]),
-        qvel=indices([j.dofadr[0] for j in joints]),
-        effort=indices([model.sensor(f"{asset}/effort/{n}").adr[0] for n in spec.joint_names]),
+        qpos=indices([j.qposadr[0] for j in joints], device),
+        qvel=indices([j.dofadr[0] for j in joints], device),
+        effort=indices([model.sensor(f"{asset}/effort/{n}").adr[0] for n in spec.joint_names], device),
     )
 
 
@@ -51,12 +51,12 @@ def _object_slots(model: Any, asset: str) -> Slots:
     return Slots(qpos=slice(q, q + 7), qvel=slice(v, v + 6))
 
 
-def indices(values: list[int]) -> Any:
+def indices(values: list[int], device: torch.device) -> Any:
     """A slice where the indices are contiguous (a view, no copy), else a tensor."""
     values = [int(v) for v in values]
     if values and values == list(range(values[0], values[0] + len(values))):
         return slice(values[0], values[0] + len(values))
-    return torch.tensor(values, dtype=torch.long)
+    return torch.tensor(values, dtype=torch.long, device=device)
 
 
 def owner(name: str) -> str:
@@ -145,8 +145,8 @@ class _Wiring:
         ids = [_actuator(model, f"{asset}/{n}") for n in spec.joint_names]
         driven = [i for i, a in enumerate(ids) if a >= 0]
         held = [i for i in driven if spec.kp[i] > 0.0]
-        self.driven, self.ctrl = indices(driven), indices([ids[i] for i in driven])
-        self.held, self.held_ctrl = indices(held), indices([ids[i] for i in held])
+        self.driven, self.ctrl = indices(driven, device), indices([ids[i] for i in driven], device)
+        self.held, self.held_ctrl = indices(held, device), indices([ids[i] for i in held], device)
         self.kd = torch.tensor(spec.kd, device=device)
 
 

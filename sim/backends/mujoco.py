@@ -65,7 +65,7 @@ class Mujoco(Backend):
         self._pool = rollout.Rollout(nthread=self.threads if self.threads > 1 else 0)
         self._data = [mujoco.MjData(self.model) for _ in range(self.threads)]
         self._allocate()
-        self._slots = slots_of(self.model, scene)
+        self._slots = slots_of(self.model, scene, device)
         fixed: dict[str, Any] = {**scene.robots, **scene.objects}
         self._fixed = {n: torch.tensor(thing.pose).expand(num_envs, 7) for n, thing in fixed.items()}
         self._still = torch.zeros(num_envs, 6)

@@ -91,7 +91,10 @@ class MujocoWarp(Backend):
         self._base = {f: warp.to_torch(getattr(self._m, f)).clone() for f in fields}
         self._params = {f"{a}.{p}": torch.ones(num_envs, device=device) for a, p in scene.randomized}
         self._views()
-        self._slots = slots_of(self.model, scene)
+        self._slots = slots_of(self.model, scene, device)
+        fixed: dict[str, Any] = {**scene.robots, **scene.objects}
+        self._fixed = {n: torch.tensor(thing.pose, device=device).expand(num_envs, 7) for n, thing in fixed.items()}
+        self._still = torch.zeros(num_envs, 6, device=device)
         self._targets = Targets(self.model, scene, num_envs, torch.float32, device)
         self._gain_scale: Tensor | None = None
         self._graph: Any = None
@@ -117,14 +120,13 @@ class MujocoWarp(Backend):
 
     def pose(self, asset: str) -> Tensor:
         if self._is_fixed(asset):
-            thing: Any = self.scene.robots.get(asset) or self.scene.objects[asset]
-            return torch.tensor(thing.pose, device=self.device).expand(self.num_envs, 7)
+            return self._fixed[asset]
         q = self._qpos[:, self._slots[asset].qpos]
         return torch.cat((q[:, :3], q[:, 4:], q[:, 3:4]), dim=1)
 
     def velocity(self, asset: str) -> Tensor:
         if self._is_fixed(asset):
-            return torch.zeros(self.num_envs, 6, device=self.device)
+            return self._still
         v = self._qvel[:, self._slots[asset].qvel]  # linear in the world, angular in the body
         return torch.cat((v[:, :3], quat_apply(self.pose(asset)[:, 3:], v[:, 3:])), dim=1)
 
@@ -158,6 +160,8 @@ class MujocoWarp(Backend):
         controls = torch.empty(self.num_envs, n, self.model.nu, device=self.device)
         ramp = torch.linspace(1.0 / n, 1.0, n, device=self.device)[:, None]
         self._targets.sub_steps(ramp, self._gain_scale, controls)
+        if self.cfg.cuda_graph and self._at.is_cuda and self._graph is None:
+            self._capture()
         with self._scope():
             for control in controls.unbind(1):
                 self._ctrl.copy_(control)
@@ -174,17 +178,21 @@ class MujocoWarp(Backend):
         return warp.ScopedStream(warp.stream_from_torch(torch.cuda.current_stream(self.device)))
 
     def _sub_step(self) -> None:
-        if not (self.cfg.cuda_graph and self._at.is_cuda):
-            mjw.step(self._m, self._d)
-            return
         if self._graph is None:
-            before = self.get_state()
-            mjw.step(self._m, self._d)  # compiles and allocates, which a capture may not
-            self.set_state(before)
-            with warp.ScopedCapture() as capture:
-                mjw.step(self._m, self._d)
-            self._graph = capture.graph
-        warp.capture_launch(self._graph)
+            mjw.step(self._m, self._d)
+        else:
+            warp.capture_launch(self._graph, stream=warp.get_stream(self._at))
+
+    def _capture(self) -> None:
+        """Record one sub-step, on Warp's stream: torch's default one cannot be recorded."""
+        before = self.get_state()
+        with self._scope():
+            mjw.step(self._m, self._d)  # compiles and allocates, which a recording may not
+        self.set_state(before)
+        warp.synchronize_device(self._at)
+        with warp.ScopedDevice(self._at), warp.ScopedCapture() as capture:
+            mjw.step(self._m, self._d)
+        self._graph = capture.graph
 
     def check(self) -> None:
         """Raise CapacityError if the allocated contacts or constraints were exceeded since the build."""

@@ -1,5 +1,6 @@
 """What every task must keep on every engine of the default run."""
 
+import copy
 import dataclasses
 
 import pytest
@@ -152,7 +153,9 @@ def test_loaded_state_continues_bit_by_bit(make, task, engine):
     acts = actions(env, periods=3 * PERIODS)
     roll(env, acts[:5])
     saved = env.state_dict()
+    before = copy.deepcopy(saved)
     onward = roll(env, acts[5:])
+    assert str(saved) == str(before)
     env.load_state_dict(saved)
     assert_same(onward, roll(env, acts[5:]))
     fresh = make(task, engine, seed=99)
@@ -162,9 +165,10 @@ def test_loaded_state_continues_bit_by_bit(make, task, engine):
     assert_same(onward, roll(fresh, acts[5:]))
 
 
+@pytest.mark.parametrize("wild", [True, False])
 @pytest.mark.parametrize(("task", "engine"), EVERY)
-def test_final_observation_is_that_before_the_reset(make, task, engine):
-    env, endless = make(task, engine), make(task, engine)
+def test_final_observation_is_that_before_the_reset(make, task, engine, wild):
+    env, endless = make(task, engine, wild=wild), make(task, engine, wild=wild)
     for e in (env, endless):
         e.reset(seed=11)
     env.episode_length_buf[1] = env.max_episode_length - 1

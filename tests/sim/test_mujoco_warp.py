@@ -19,9 +19,9 @@ CPU = torch.device("cpu")
 EVERYONE = torch.ones(2, dtype=torch.bool)
 
 
-def cartpole(backend, num_envs=3, **randomize):
+def cartpole(backend, num_envs=3, device="cpu", **randomize):
     task = config.entry("task", "cartpole").config(randomize=RandomizeCfg(initial_joint_pos=0.1, **randomize))
-    return SimEnv(task, backend, num_envs, seed=3)
+    return SimEnv(task, backend, num_envs, device, seed=3)
 
 
 def states(env, periods=20):
@@ -108,3 +108,19 @@ def test_too_few_constraints_are_refused_with_the_setting_to_change():
     backend = world(cube_scene(), constraints_per_env=4, check_every=1)
     with pytest.raises(CapacityError, match=r"set backend\.constraints_per_env=8"):
         backend.step(5)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("graph", [False, True])
+def test_a_gpu_moves_it_as_the_cpu_does(graph):
+    on_gpu = cartpole(MujocoWarpCfg(cuda_graph=graph), device="cuda")
+    on_cpu = cartpole(MujocoCfg())
+    start = torch.tensor([[0.0, 0.1], [0.1, -0.1], [-0.2, 0.05]])
+    for env in (on_gpu, on_cpu):
+        env.reset()
+        everyone = torch.ones(3, dtype=torch.bool, device=env.device)
+        env.backend.write_joints("robot", start.to(env.device), torch.zeros(3, 2, device=env.device), everyone)
+        for _ in range(8):
+            env.step(torch.full((3, 1), 0.1, device=env.device))
+    ours, theirs = (e.backend.joint_pos("robot").cpu() for e in (on_gpu, on_cpu))
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
