@@ -164,7 +164,7 @@ def test_film_is_h264_in_real_time(tmp_path: Path) -> None:
 
 def test_a_broken_film_leaves_no_file(tmp_path: Path) -> None:
     def frames():
-        yield np.zeros((32, 32, 3), np.uint8)
+        yield from np.zeros((100, 32, 32, 3), np.uint8)  # enough for the encoder to write something
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
