@@ -50,6 +50,18 @@ def test_cartpole_moves_as_in_mujoco():
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)  # 80 sub-steps in float32 against float64
 
 
+def test_an_arm_moves_as_in_mujoco():
+    """Meshes, gravity feed-forward, gains that act on positions, joint limits."""
+    paths = []
+    for backend in (MujocoWarpCfg(), MujocoCfg()):
+        env = SimEnv(config.entry("task", "franka_reach").config(randomize=RandomizeCfg()), backend, 2)
+        env.reset(seed=1)
+        actions = torch.rand(15, 2, 7, generator=torch.Generator().manual_seed(2)) * 2 - 1
+        paths.append(torch.stack([env.step(a) and env.backend.joint_pos("robot").clone() for a in actions]))
+    assert (paths[1][-1] - paths[1][0]).abs().max() > 0.05
+    torch.testing.assert_close(*paths, atol=1e-5, rtol=0)
+
+
 def test_same_seed_same_rollout():
     assert torch.equal(states(cartpole(MujocoWarpCfg())), states(cartpole(MujocoWarpCfg())))
 
