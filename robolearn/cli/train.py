@@ -52,6 +52,7 @@ class TrainCfg:
     run_name: str = option("", "first part of that folder")
     eval_episodes: int = option(500, "episodes of the evaluation at the end; 0 for none")
     checkpoint_every_s: float = option(20.0, "seconds between checkpoints")
+    torch_threads: int = option(1, "of the update on a CPU; more pays for large networks on an idle machine only")
 
     def __post_init__(self) -> None:
         if self.num_envs < 1 or self.total_steps < 1 or self.eval_episodes < 0:
@@ -120,6 +121,7 @@ def _trainer(cfg: TrainCfg, env: SimEnv, folder: Path) -> Trainer:
 
     from robolearn.loops.on_policy import Trainer
 
+    torch.set_num_threads(max(1, cfg.torch_threads))
     generator = torch.Generator(env.device).manual_seed(cfg.seed + 1)
     algo = config.build(cfg.algo, spec=env.policy_spec(), num_envs=env.num_envs, device=env.device, generator=generator)
     return Trainer(env, algo, cfg.total_steps, folder, generator, cfg.checkpoint_every_s)
