@@ -74,7 +74,7 @@ class Display:
         if now - self._last >= self.every_s or done >= self.total:
             self._last = now
             rate = (done - self._first) / max(now - self._start, 1e-9)
-            left = (self.total - done) / max(rate, 1e-9)
+            left = max(0, self.total - done) / max(rate, 1e-9)
             log.info("%s %d/%d  %.0f/s  %.0f s left  %s", self.title, done, self.total, rate, left, text)
 
 
