@@ -145,7 +145,7 @@ class FrankaReach(Task):
             "rotation": -0.8 * radians,
             "rotation_fine": nearness(radians, self.cfg.rotation_scale_rad),
             "action_change": -0.02 * ((action.applied - action.previous) ** 2).sum(1),
-            "beyond_limits": -0.05 * ((action.commanded - action.applied) ** 2).sum(1),
+            "beyond_limits": -0.2 * ((action.commanded - action.applied) ** 2).sum(1),
             "joint_speed": -0.005 * (robot.joint_vel**2).sum(1),
         }
 
