@@ -53,11 +53,12 @@ def typo(key: str) -> str:
 def restated(path: Path) -> list[str]:
     """Keys to which the experiment gives the value that they have without it."""
     content = yaml.safe_load(path.read_text())
-    chosen = [
-        f"{re.sub('^(override )?/', '', key)}={name}"
-        for item in content.pop("defaults", [])
-        for key, name in item.items()
-    ]
+    chosen = []
+    for item in content.pop("defaults", []):
+        if isinstance(item, dict):
+            chosen += [f"{re.sub('^(override )?/', '', key)}={name}" for key, name in item.items()]
+        elif item != "_self_":  # another experiment that this one continues
+            chosen.append(f"experiment={item}")
     plain = config.to_plain(config.load(TrainCfg, chosen))
     return [key for key, value in leaves(content) if lookup(plain, key) == value]
 

@@ -96,12 +96,19 @@ def _experiments() -> list[Row]:
 
 def _experiment(name: str, path: Path) -> Row:
     text = path.read_text()
-    chosen = dict(re.findall(r"^\s*- *(?:override )?/(\w+): *(\w+)", text, re.MULTILINE))
+    chosen = _choices(text)
     comments = [line.lstrip("# ").rstrip() for line in text.splitlines() if line.startswith("#")]
     first = next((c for c in comments if not c.startswith("@package")), "")
     package = path.parent.parent.parent
     mark = f" (plugin {package.name})" if (package / "__init__.py").is_file() else ""
     return name, chosen.get("task", ""), chosen.get("algo", "(default)"), first + mark
+
+
+def _choices(text: str) -> dict[str, str]:
+    """Group -> name that an experiment's `defaults` choose, those of the experiment that it continues included."""
+    continued = [n for n in re.findall(r"^\s*- *(\w+)\s*$", text, re.MULTILINE) if n in config.experiments()]
+    inherited = {k: v for n in continued for k, v in _choices(config.experiments()[n].read_text()).items()}
+    return inherited | dict(re.findall(r"^\s*- *(?:override )?/(\w+): *(\w+)", text, re.MULTILINE))
 
 
 def _entries(group: str) -> list[tuple[str, Entry]]:
