@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from robolearn import config
 from robolearn.config import ConfigError
+from robolearn.spec import differences
 
 if TYPE_CHECKING:
     from sim.env import SimEnv
@@ -26,13 +27,17 @@ def make_env(task: Any, backend: Any, num_envs: int, device: str, seed: int, tra
 
 
 def pick_device(device: str, backend: Any) -> str:
-    """`auto` is the GPU where there is one and the engine can use it."""
+    """`auto` is the GPU where there is one and the engine can use it. ConfigError for one that is not there."""
     import torch
 
-    if device != "auto":
-        return device
-    runs_on_gpu = config.entry("backend", backend.name).value.capabilities.gpu
-    return "cuda" if runs_on_gpu and torch.cuda.is_available() else "cpu"
+    on_gpu = config.entry("backend", backend.name).value.capabilities.gpu and torch.cuda.is_available()
+    if device == "auto":
+        return "cuda" if on_gpu else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device={device} cannot be used here ({str(error).splitlines()[0]}); try cpu") from None
+    return device
 
 
 def backend_config(name: str, fallback: Any) -> Any:
@@ -71,6 +76,9 @@ def run_episodes(policy: Any, task: Any, backend: Any, episodes: int, seed: int,
 
     env = make_env(task, backend, min(episodes, 1024), device, seed)
     try:
+        found = differences(policy.spec, env.policy_spec())
+        if found:
+            raise ConfigError("the policy does not fit this environment (policy != here): " + "; ".join(found))
         with Display(episodes, "evaluate") as display:
             return run_episodes(env, policy.to(env.device).act, episodes, lambda n: display.update(n, {}))
     finally:
@@ -84,5 +92,7 @@ def load_run(run: str, backend: str = "") -> tuple[Path, Any, Any]:
 
     folder = find_run(run)
     cfg = config.reload(TrainCfg, folder / "config.yaml")
+    if not (folder / "bundle").exists():
+        raise ConfigError(f"{folder} has no bundle, its training is not finished: robolearn train resume={folder}")
     cfg.backend = backend_config(backend, cfg.backend)
     return folder, cfg, bundle.load(folder / "bundle")

@@ -1,6 +1,7 @@
 """The training command as its user meets it: contracts of the algorithms, exact resumption, kills."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -110,3 +111,25 @@ def test_nothing_to_resume_is_said_so(tmp_path):
         file.write_bytes(b"")
     with pytest.raises(config.ConfigError, match="cannot be resumed"):
         train.main([f"resume={tmp_path / 'run'}"])
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "abacus"])
+def test_a_device_that_is_not_there_is_refused_before_a_folder_is_made(tmp_path, device):
+    with pytest.raises(config.ConfigError, match=f"device={device} cannot be used here"):
+        run(tmp_path / "run", f"device={device}")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unfinished_run_says_how_to_finish_it(tmp_path):
+    run(tmp_path / "run", "total_steps=500")
+    shutil.rmtree(tmp_path / "run" / "bundle")
+    with pytest.raises(config.ConfigError, match=r"no bundle.*train resume="):
+        _world.load_run(str(tmp_path / "run"))
+
+
+def test_a_policy_for_another_environment_is_refused_by_field(tmp_path):
+    run(tmp_path / "run", "total_steps=500")
+    _, cfg, packed = _world.load_run(str(tmp_path / "run"))
+    cfg.task.decimation = 8
+    with pytest.raises(config.ConfigError, match=r"rate_hz: 30.0 != 15.0"):
+        _world.score(packed.policy, cfg.task, cfg.backend, 2, 0)
