@@ -89,7 +89,9 @@ def parse(cls: type[T], arguments: Sequence[str]) -> T:
 
 def save(config: Any, path: Path) -> None:
     """Write a resolved configuration as YAML."""
-    path.write_text(to_yaml(config))
+    part = path.with_suffix(".part")
+    part.write_text(to_yaml(config))
+    part.replace(path)
 
 
 def to_yaml(config: Any) -> str:

@@ -5,8 +5,8 @@ usage: robolearn train experiment=NAME [key=value ...]
        robolearn train resume=RUN [key=value ...]
 
 The run's folder gets config.yaml (everything, resolved), TensorBoard events and metrics.jsonl, checkpoints/ (atomic,
-the newest two), scores.json and bundle/. Ctrl-C writes a checkpoint; `resume=RUN` goes on from there exactly, after
-a kill from the checkpoint before it.
+the newest two), scores.json and bundle/. Ctrl-C finishes the iteration under way and writes a checkpoint; `resume=RUN`
+goes on from there exactly, after a kill from the checkpoint before it.
 
 Any value of the configuration can be set: task.episode_length_s=5 algo.learning_rate=3e-4 backend.threads=1
 task.randomize.mass=[0.8,1.2]. A wrong name or type is refused, with the nearest valid one, before anything starts.
@@ -14,9 +14,13 @@ task.randomize.mass=[0.8,1.2]. A wrong name or type is refused, with the nearest
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
+import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -55,6 +59,8 @@ class TrainCfg:
     torch_threads: int = option(1, "of the update on a CPU; more pays for large networks on an idle machine only")
 
     def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**31:
+            raise ValueError(f"seed must be from 0 to {2**31 - 1}, got {self.seed}")
         if self.num_envs < 1 or self.total_steps < 1 or self.eval_episodes < 0:
             raise ValueError("num_envs and total_steps must be at least 1, eval_episodes at least 0")
 
@@ -65,7 +71,7 @@ def help_text() -> str:
 
 
 def main(argv: list[str]) -> int:
-    started = time.monotonic()
+    started = time.monotonic() - _process_age()
     _world.discover()
     resume = [w.partition("=")[2] for w in argv if w.startswith("resume=")]
     overrides = [w for w in argv if not w.startswith("resume=")]
@@ -79,6 +85,27 @@ def main(argv: list[str]) -> int:
     return _train(cfg, folder, bool(resume), started)
 
 
+def _process_age() -> float:
+    """Seconds since this process was started, interpreter and imports included; zero where the system does not say."""
+    try:
+        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError, ValueError, IndexError):
+        return 0.0
+
+
+@contextmanager
+def _exclusive(folder: Path) -> Iterator[None]:
+    """Hold a run's folder; ConfigError if another process does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"{folder} is being trained by another process") from None
+        yield
+
+
 def _new_folder(cfg: TrainCfg, overrides: list[str]) -> Path:
     chosen = [w.partition("=")[2] for w in overrides if w.startswith("experiment=")]
     name = cfg.run_name or (chosen[-1] if chosen else f"{cfg.task.name}_{cfg.algo.name}")
@@ -90,33 +117,39 @@ def _new_folder(cfg: TrainCfg, overrides: list[str]) -> Path:
 
 
 def _train(cfg: TrainCfg, folder: Path, resume: bool, started: float) -> int:
-    from robolearn.loops import checkpoint
-
     env = _world.make_env(cfg.task, cfg.backend, cfg.num_envs, cfg.device, cfg.seed, folder / "diverged")
-    folder.mkdir(parents=True, exist_ok=True)  # only now: a world that cannot be built leaves nothing behind
-    config.save(cfg, folder / "config.yaml")
-    trainer = _trainer(cfg, env, folder)
-    if resume:
+    with _exclusive(folder):  # only now: a world that cannot be built leaves no folder behind
+        trainer = _trainer(cfg, env, folder, started)
+        if resume:
+            _restore(trainer, folder)
+        config.save(cfg, folder / "config.yaml")
+        log.info("training %s with %s: %d environments on %s, run %s",
+                 cfg.task.name, cfg.algo.name, cfg.num_envs, env.device, folder)  # fmt: skip
         try:
-            trainer.load_state_dict(checkpoint.read_newest(folder / "checkpoints"))
-        except checkpoint.CheckpointError as error:
-            raise ConfigError(f"{folder} cannot be resumed: {error}") from None
-        log.info("resumed %s at %d steps", folder, trainer.counters.env_steps)
-    log.info("training %s with %s: %d environments on %s, run %s",
-             cfg.task.name, cfg.algo.name, cfg.num_envs, env.device, folder)  # fmt: skip
-    try:
-        trainer.run()
-    except KeyboardInterrupt:
-        trainer.save()
-        log.info("checkpoint written; go on with: robolearn train resume=%s", folder)
-        raise
-    finally:
-        env.close()
-    _pack(cfg, trainer, folder, time.monotonic() - started)
+            trainer.run()
+            _pack(cfg, trainer, folder)
+        except KeyboardInterrupt:
+            log.info("go on with: robolearn train resume=%s", folder)
+            raise
+        finally:
+            env.close()
     return 0
 
 
-def _trainer(cfg: TrainCfg, env: SimEnv, folder: Path) -> Trainer:
+def _restore(trainer: Trainer, folder: Path) -> None:
+    from robolearn.loops import checkpoint
+
+    try:
+        trainer.load_state_dict(checkpoint.read_newest(folder / "checkpoints"))
+    except checkpoint.CheckpointError as error:
+        raise ConfigError(f"{folder} cannot be resumed: {error}") from None
+    except (KeyError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"the checkpoint in {folder} does not fit these settings: {reason}") from error
+    log.info("resumed %s at %d steps", folder, trainer.counters.env_steps)
+
+
+def _trainer(cfg: TrainCfg, env: SimEnv, folder: Path, started: float) -> Trainer:
     import torch
 
     from robolearn.loops.on_policy import Trainer
@@ -124,16 +157,16 @@ def _trainer(cfg: TrainCfg, env: SimEnv, folder: Path) -> Trainer:
     torch.set_num_threads(max(1, cfg.torch_threads))
     generator = torch.Generator(env.device).manual_seed(cfg.seed + 1)
     algo = config.build(cfg.algo, spec=env.policy_spec(), num_envs=env.num_envs, device=env.device, generator=generator)
-    return Trainer(env, algo, cfg.total_steps, folder, generator, cfg.checkpoint_every_s)
+    return Trainer(env, algo, cfg.total_steps, folder, generator, cfg.checkpoint_every_s, started)
 
 
-def _pack(cfg: TrainCfg, trainer: Trainer, folder: Path, seconds: float) -> None:
+def _pack(cfg: TrainCfg, trainer: Trainer, folder: Path) -> None:
     """Evaluate the final policy and write scores.json and bundle/."""
     from robolearn import bundle
     from robolearn.loops.evaluate import table
     from robolearn.paths import share_dir
 
-    policy = trainer.algo.policy.eval()
+    policy, seconds = trainer.algo.policy.eval(), trainer.counters.seconds
     scores: dict[str, Any] = {"train_seconds": seconds, "train_steps": trainer.counters.env_steps}
     if cfg.eval_episodes:
         scores |= _world.score(policy, cfg.task, cfg.backend, cfg.eval_episodes, cfg.seed + 10_000, cfg.device)

@@ -31,7 +31,7 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> tuple[dict[str, Tensor], 
     values: dict[str, Any] = {}
     for key, value in tree.items():
         path = f"{prefix}{key}"
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             inner_tensors, inner_values = flatten(value, path + "/")
             tensors |= inner_tensors
             values |= inner_values

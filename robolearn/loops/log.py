@@ -14,13 +14,19 @@ log = logging.getLogger(__name__)
 
 
 class Writer:
-    """TensorBoard events and `metrics.jsonl` in a run's folder; a resumed run continues both."""
+    """TensorBoard events and `metrics.jsonl` in a run's folder. A run resumed at `step` continues both: what a killed
+    process wrote beyond its last checkpoint is taken out."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, step: int = 0):
         from torch.utils.tensorboard import SummaryWriter
 
-        self._events = SummaryWriter(str(folder))
-        self._lines = (folder / "metrics.jsonl").open("a")
+        path = folder / "metrics.jsonl"
+        kept = [row for row in read_metrics(folder) if row["step"] <= step] if path.exists() else []
+        part = path.with_suffix(".part")
+        part.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        part.replace(path)
+        self._events = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+        self._lines = path.open("a")
 
     def write(self, step: int, figures: dict[str, float]) -> None:
         for name, value in figures.items():

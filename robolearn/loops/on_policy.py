@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,7 @@ from torch import Tensor
 
 from robolearn.algos.base import Algorithm
 from robolearn.env import Env, Extras, Obs
+from robolearn.errors import UserError
 from robolearn.loops import checkpoint
 from robolearn.loops.log import Display, Writer
 from robolearn.loops.threads import one_thread
@@ -26,14 +31,17 @@ class Counters:
     iteration: int = 0
     env_steps: int = 0
     seconds: float = 0.0
+    """Of all processes that worked on the run, start-up included."""
 
 
 class EpisodeMeans:
-    """Means over the episodes that ended, gathered on the device and read once an iteration."""
+    """Means over the episodes that ended, and of the log over the periods, gathered on the device and read once an
+    iteration."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
         self.count: Tensor | None = None
+        self.logs: dict[str, list[Tensor]] = {}
 
     def add(self, extras: Extras, done: Tensor) -> None:
         weight = done.float()
@@ -41,44 +49,70 @@ class EpisodeMeans:
         for key, value in extras["episode"].items():
             total = (value * weight).sum()
             self.sums[key] = total if key not in self.sums else self.sums[key] + total
+        for key, value in extras["log"].items():
+            self.logs.setdefault(key, []).append(value)
 
     def read(self) -> dict[str, float]:
-        """Empty if no episode ended."""
+        """`episode/...`, absent if none ended, and `env/...`."""
         count = float(self.count) if self.count is not None else 0.0
         means = {f"episode/{k}": float(v) / count for k, v in self.sums.items()} if count else {}
-        self.__init__()  # type: ignore[misc]
-        return means
+        return means | {f"env/{k}": float(torch.stack(v).mean()) for k, v in self.logs.items()}
+
+
+class LearningDiverged(UserError):
+    """The algorithm's figures are no longer finite; the checkpoint before stands."""
 
 
 class Trainer:
     """Runs an on-policy algorithm on an environment up to `total_steps`, checkpointing as it goes."""
 
     def __init__(self, env: Env, algo: Algorithm, total_steps: int, folder: Path, generator: torch.Generator,
-                 checkpoint_every_s: float = 30.0):  # fmt: skip
+                 checkpoint_every_s: float, started: float):  # fmt: skip
+        """`started` is the time.monotonic() from which the seconds of this process count."""
         self.env, self.algo, self.total_steps, self.folder = env, algo, total_steps, folder
         self.generator, self.checkpoint_every_s = generator, checkpoint_every_s
         self.counters = Counters()
         self.obs: Obs | None = None
-        self._saved_at = time.monotonic()
+        self._saved_at, self._started, self._earlier_s = time.monotonic(), started, 0.0
+        self._interrupted = False
 
-    def run(self, on_iteration: Callable[[Counters, dict[str, float]], None] | None = None) -> None:
-        """Train to the end; the last checkpoint is always written."""
-        writer = Writer(self.folder)
+    def run(self) -> None:
+        """Train to the end; the last checkpoint is always written. The first Ctrl-C or SIGTERM ends the training
+        after the iteration under way, checkpoint included, by KeyboardInterrupt; the second at once."""
         if self.obs is None:
             self.obs = self._start()
+        writer = Writer(self.folder, self.counters.env_steps)
         try:
-            with Display(self.total_steps, "train", self.counters.env_steps) as display:
-                while self.counters.env_steps < self.total_steps:
+            with self._signals(), Display(self.total_steps, "train", self.counters.env_steps) as display:
+                while self.counters.env_steps < self.total_steps and not self._interrupted:
                     figures = self._iterate()
                     writer.write(self.counters.env_steps, figures)
                     shown = {k: figures[f"episode/{k}"] for k in ("success", "return") if f"episode/{k}" in figures}
                     display.update(self.counters.env_steps, shown)
                     self._maybe_save()
-                    if on_iteration is not None:
-                        on_iteration(self.counters, figures)
+                self.save()
         finally:
             writer.close()
-        self.save()
+        if self._interrupted:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        def note(number: int, frame: Any) -> None:
+            if self._interrupted:
+                raise KeyboardInterrupt
+            self._interrupted = True
+            log.info("finishing this iteration; once more to stop at once")
+
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def _start(self) -> Obs:
         """Reset, and let the first episodes end at different times: batches then hold all phases of the task."""
@@ -100,13 +134,21 @@ class Trainer:
         collected = time.perf_counter()
         learned = self.algo.update(self.obs, min(1.0, self.counters.env_steps / self.total_steps))
         end, steps = time.perf_counter(), self.algo.steps_per_iteration * self.env.num_envs
+        self._refuse_divergence(learned)
         self.counters.iteration += 1
         self.counters.env_steps += steps
-        self.counters.seconds += end - start
+        self.counters.seconds = self._earlier_s + time.monotonic() - self._started
         figures = {f"learn/{k}": v for k, v in learned.items()} | means.read()
-        figures |= {k: float(v) for k, v in extras["log"].items()}
         times = {"time/env_steps_per_s": steps / (end - start), "time/collect_s": collected - start}
         return figures | times | {"time/update_s": end - collected, "time/seconds": self.counters.seconds}
+
+    def _refuse_divergence(self, learned: dict[str, float]) -> None:
+        bad = {k: v for k, v in learned.items() if not math.isfinite(v)}
+        if bad:
+            raise LearningDiverged(
+                f"learning diverged at step {self.counters.env_steps} ({bad}); nothing of it is saved, the checkpoint "
+                f"before stands. A smaller learning rate is the usual remedy"
+            )
 
     # --- checkpoints -----------------------------------------------------------------------------------------------
 
@@ -133,6 +175,7 @@ class Trainer:
         self.algo.load_state_dict(state["algo"])
         if state.get("env"):
             self.env.load_state_dict(state["env"])  # type: ignore[attr-defined]
-            self.obs = state["obs"]
+            self.obs = state["obs"] or None
         self.generator.set_state(state["generator"].cpu())
         self.counters = Counters(**state["counters"])
+        self._earlier_s = self.counters.seconds
