@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from robolearn.errors import ConfigError, unknown
 from robolearn.spec import ObservationSpec
 from sim.backends.base import Backend
 from sim.scene import Param
@@ -125,11 +126,10 @@ class Sensor:
     def __init__(self, spec: ObservationSpec, cfg: RandomizeCfg, num_envs: int, generator: torch.Generator):
         device, terms = generator.device, spec.terms(self.group)
         self.generator, self.dropout = generator, cfg.observation_dropout
-        unknown = set(cfg.observation_noise) - {t.field.name for t in terms}
-        if unknown:
-            raise ValueError(
-                f"observation_noise names no terms: {sorted(unknown)}; there are {[t.field.name for t in terms]}"
-            )
+        names = [t.field.name for t in terms]
+        for name in cfg.observation_noise:
+            if name not in names:
+                raise ConfigError("randomize.observation_noise: " + unknown("term", name, names))
         vectors = [t for t in terms if t.field.kind == "vector"]
         std = [cfg.observation_noise.get(t.field.name, 0.0) for t in vectors for _ in range(t.field.size)]
         sensed = [t.sensed for t in vectors for _ in range(t.field.size)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 from robolearn.algos.base import AlgoCfg
 from robolearn.config import register
 from robolearn.env import Extras, Obs
-from robolearn.nets.mlp import Normalizer, mlp
+from robolearn.errors import unknown
+from robolearn.nets.mlp import ACTIVATIONS, Normalizer, mlp
 from robolearn.policies.gaussian import GaussianPolicy, log_prob
 from robolearn.spec import PolicySpec
 
@@ -43,8 +45,16 @@ class PPOCfg(AlgoCfg):
             raise ValueError(f"algo.schedule must be adaptive, linear or constant, got '{self.schedule}'")
         if not (0.0 <= self.gamma <= 1.0 and 0.0 <= self.lam <= 1.0):
             raise ValueError(f"algo.gamma and algo.lam must be in [0, 1], got {self.gamma}, {self.lam}")
-        if min(self.horizon, self.epochs, self.minibatches) < 1 or self.learning_rate <= 0.0:
-            raise ValueError("algo.horizon, epochs, minibatches must be >= 1 and learning_rate > 0")
+        if not min(self.horizon, self.epochs, self.minibatches, *self.hidden) >= 1:
+            raise ValueError("algo.horizon, epochs, minibatches and the sizes in hidden must be at least 1")
+        for name in ("learning_rate", "clip", "initial_std", "min_std", "max_grad_norm", "desired_kl"):
+            if not 0.0 < getattr(self, name) < math.inf:  # so that NaN is refused too
+                raise ValueError(f"algo.{name} must be finite and above 0, got {getattr(self, name)}")
+        for name in ("entropy", "value_weight"):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"algo.{name} must be finite, got {getattr(self, name)}")
+        if self.activation not in ACTIVATIONS:
+            raise ValueError("algo.activation: " + unknown("activation", self.activation, tuple(ACTIVATIONS)))
 
 
 def gae(reward: Tensor, value: Tensor, next_value: Tensor, terminated: Tensor, done: Tensor,

@@ -8,13 +8,15 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from robolearn.errors import ConfigError, unknown
+
 ACTIVATIONS: dict[str, type[nn.Module]] = {"elu": nn.ELU, "relu": nn.ReLU, "tanh": nn.Tanh, "silu": nn.SiLU}
 
 
 def mlp(sizes: Sequence[int], activation: str, last_gain: float = 1.0) -> nn.Sequential:
     """Linear layers of these sizes, orthogonally initialised (gain sqrt 2; `last_gain` for the last one)."""
     if activation not in ACTIVATIONS:
-        raise ValueError(f"no activation '{activation}'; there are {', '.join(ACTIVATIONS)}")
+        raise ConfigError(unknown("activation", activation, tuple(ACTIVATIONS)))
     layers: list[nn.Module] = []
     for i, (n_in, n_out) in enumerate(pairwise(sizes)):
         last = i == len(sizes) - 2

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from robolearn.algos.ppo import PPO, PPOCfg, gae
-from robolearn.nets.mlp import Normalizer
+from robolearn.errors import ConfigError
+from robolearn.nets.mlp import Normalizer, mlp
 from robolearn.policies.gaussian import log_prob
 from robolearn.spec import ActionSpec, Field, ObservationSpec, PolicySpec, TermSpec
 
@@ -112,7 +113,19 @@ def test_adaptive_learning_rate_follows_the_divergence():
     assert algo.learning_rate == pytest.approx(start)
 
 
-@pytest.mark.parametrize("bad", [{"schedule": "cosine"}, {"gamma": 1.5}, {"horizon": 0}, {"learning_rate": 0.0}])
-def test_settings_outside_their_range_are_refused(bad: dict):
-    with pytest.raises(ValueError, match="algo"):
-        PPOCfg(**bad)
+NAN = float("nan")
+POSITIVE = ("learning_rate", "clip", "initial_std", "min_std", "max_grad_norm", "desired_kl")
+BAD = [(name, value) for name in POSITIVE for value in (0.0, -1.0, NAN, float("inf"))]
+BAD += [("schedule", "cosine"), ("gamma", 1.5), ("lam", NAN), ("entropy", NAN), ("horizon", 0), ("hidden", (64, 0))]
+BAD += [("activation", "rleu")]
+
+
+@pytest.mark.parametrize(("name", "value"), BAD)
+def test_settings_outside_their_range_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"algo.*{name}"):
+        PPOCfg(**{name: value})
+
+
+def test_an_unknown_activation_names_the_nearest():
+    with pytest.raises(ConfigError, match="no activation 'rleu'; did you mean relu"):
+        mlp([1, 1], "rleu")

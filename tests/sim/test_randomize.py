@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from robolearn.errors import ConfigError
 from robolearn.spec import Field, ObservationSpec, TermSpec
 from sim.randomize import PARAMS, Delay, Pushes, RandomizeCfg, Sensor, draw_params, uniform
 
@@ -138,7 +139,7 @@ def test_a_sensor_without_faults_hands_frames_through():
 
 
 def test_noise_for_an_unknown_term_lists_the_terms():
-    with pytest.raises(ValueError, match=r"names no terms: \['p'\]; there are \['q', 'goal', 'error'\]"):
+    with pytest.raises(ConfigError, match=r"observation_noise: no term 'p'; there is q, goal, error"):
         sensor(observation_noise={"p": 0.1})
 
 
