@@ -6,6 +6,10 @@ import dataclasses
 from typing import Any
 
 MISSING = "???"
+SEEDS = 0, 2**31 - 1
+EPISODES = 1, 10**9
+FILMED = 1, 100
+"""Environments in a film: more would be dots."""
 
 
 def option(default: Any, help: str, choices: tuple[str, ...] = (), group: bool = False) -> Any:
@@ -26,6 +30,13 @@ def describe(cls: type) -> str:
         text = field.metadata["help"] + (f" ({', '.join(choices)})" if choices else "")
         lines.append(f"  {field.name + '=':20} {text}; {default}")
     return "\n".join(lines)
+
+
+def check_range(options: Any, **bounds: tuple[int, int]) -> None:
+    """Raise ValueError, naming the field, for a value outside its bounds, both included."""
+    for name, (low, high) in bounds.items():
+        if not low <= getattr(options, name) <= high:
+            raise ValueError(f"{name} must be {low} to {high}, got {getattr(options, name)}")
 
 
 def check_choices(options: Any) -> None:

@@ -36,8 +36,7 @@ class DemoCfg:
     video_envs: int = option(6, "environments in the film")
 
     def __post_init__(self) -> None:
-        if self.episodes < 1 or self.video_envs < 1:
-            raise ValueError("episodes and video_envs must be at least 1")
+        _options.check_range(self, seed=_options.SEEDS, episodes=_options.EPISODES, video_envs=_options.FILMED)
 
 
 def help_text() -> str:

@@ -30,8 +30,7 @@ class EvaluateCfg:
     video_envs: int = option(9, "environments in the grid")
 
     def __post_init__(self) -> None:
-        if self.episodes < 1 or self.video_envs < 1:
-            raise ValueError("episodes and video_envs must be at least 1")
+        _options.check_range(self, seed=_options.SEEDS, episodes=_options.EPISODES, video_envs=_options.FILMED)
         if self.video and not self.video.endswith(".mp4"):
             raise ValueError(f"video must be a .mp4 file, got {self.video}")
 

@@ -40,8 +40,7 @@ class PlayCfg:
     video: str = option("", "file.mp4 to write instead of opening the viewer")
 
     def __post_init__(self) -> None:
-        if self.episodes < 1 or self.num_envs < 1:
-            raise ValueError("episodes and num_envs must be at least 1")
+        _options.check_range(self, seed=_options.SEEDS, episodes=_options.EPISODES, num_envs=_options.FILMED)
         if self.video and not self.video.endswith(".mp4"):
             raise ValueError(f"video must be a .mp4 file, got {self.video}")
         if bool(self.run) == bool(self.dump):
