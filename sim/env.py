@@ -45,7 +45,8 @@ class SimEnv:
         self._build_pipeline()
         self.task.setup(self.backend, self.generator)
         self.trace = trace.Recorder(self, trace_dir)
-        self.diverged_count = 0
+        self.diverged_count = torch.zeros((), device=self.device)
+        self._weights = self._reward_weights()
 
     def _scene(self) -> SceneCfg:
         """The task's scene, with what the randomisation changes declared."""
@@ -90,7 +91,8 @@ class SimEnv:
             raise ValueError(f"the action must be ({self.num_envs}, {self.action_spec.dim}), got {tuple(action.shape)}")
         self.common_step_counter += 1
         action = torch.nan_to_num(action, 0.0, self.action_spec.high, self.action_spec.low)
-        previous, self._action = self._action, self._command(action)
+        previous = self._action
+        commanded, self._action = self._command(action)
         before = self.backend.get_state()
         self.trace.add(before, action)
         self.backend.step(self.cfg.decimation)
@@ -98,14 +100,14 @@ class SimEnv:
         self.episode_length_buf = self.episode_length_buf + 1
 
         robot, scene = self._states()
-        terms = self.task.rewards(robot, scene, ActionState(action, self._action, previous))
-        weighted = torch.stack(tuple(terms.values()))
+        terms = self.task.rewards(robot, scene, ActionState(commanded, self._action, previous))
+        weighted = torch.stack(tuple(terms.values())) * self._weights
         reward = torch.where(diverged, 0.0, weighted.sum(0) * self.step_dt)
         terminated = self.task.terminated(robot, scene) | diverged
         truncated = (self.episode_length_buf >= self.max_episode_length) & ~terminated
         self._return = self._return + reward
         done = terminated | truncated
-        extras = self._extras(robot, scene)
+        extras = self._extras(robot, scene, diverged)
         extras["log"] |= dict(zip((f"reward/{k}" for k in terms), weighted.mean(1).unbind(), strict=True))
 
         frames = self.terms.frames(robot, scene, self._action)
@@ -153,11 +155,22 @@ class SimEnv:
             "sensor": self.sensor, "sensor_delay": self.sensor.delay,
         }  # fmt: skip
 
+    def _reward_weights(self) -> Tensor:
+        """(terms, 1), in the order in which the task gives them."""
+        still = ActionState(self._action, self._action, self._action)
+        terms = self.task.rewards(*self._states(), still)
+        for name in self.cfg.weights:
+            if name not in terms:
+                raise config.ConfigError(config.unknown("reward term", name, list(terms)))
+        weights = [self.cfg.weights.get(name, 1.0) for name in terms]
+        return torch.tensor(weights, device=self.device)[:, None]
+
     # --- the parts of a period ------------------------------------------------------------------------------
 
-    def _command(self, action: Tensor) -> Tensor:
-        """Send the delayed action's command to the engine; what reached the robot, in action units."""
-        command = self.commander(self._delay(action))
+    def _command(self, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Send the delayed action's command to the engine; that action, and what reached the robot of it."""
+        delayed = self._delay(action).clamp(self.action_spec.low, self.action_spec.high)
+        command = self.commander(delayed)
         self._clips = self._clips + command.clipped
         if self.commander.mode == "effort":
             effort = torch.zeros_like(self._target)
@@ -172,13 +185,13 @@ class SimEnv:
             self.backend.write_targets(self.task.asset, position=sent)
         if self.cfg.randomize.push_force_n:
             self.backend.apply_wrench(self.task.asset, self.robot.ee_link, self.pushes())
-        return command.applied_action
+        return delayed, command.applied_action
 
     def _recover(self, before: Tensor) -> Tensor:
         """Environments whose physics diverged, put back to the state before; they end without reward."""
         diverged = ~self.backend.finite()
         if bool(diverged.any()):
-            self.diverged_count += int(diverged.sum())
+            self.diverged_count = self.diverged_count + diverged.sum()
             self.trace.dump(diverged)
             self.backend.set_state(before, diverged)
             self._stand(~self.backend.finite())
@@ -200,11 +213,13 @@ class SimEnv:
         )  # fmt: skip
         return robot, self.task.scene_state(backend)
 
-    def _extras(self, robot: RobotState, scene: SceneState) -> Extras:
+    def _extras(self, robot: RobotState, scene: SceneState, diverged: Tensor) -> Extras:
         length = self.episode_length_buf.float()
         episode = {k: v.float() for k, v in self.task.metrics(robot, scene).items()}
+        episode["success"] = episode["success"] * ~diverged
+        episode["diverged"] = diverged.float()
         episode |= {"return": self._return, "length": length, "clip_rate": self._clips / length}
-        log = {"diverged": torch.tensor(float(self.diverged_count))}
+        log = {"diverged": self.diverged_count.clone()}
         return {"applied_action": self._action, "log": log, "episode": episode}
 
     def _restart(self, frames: dict[str, Tensor], final_obs: Obs, done: Tensor, ended: Tensor) -> Obs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
@@ -24,9 +25,12 @@ class TaskCfg:
     decimation: int = 8
     """Physics sub-steps a control period; the policy's rate is 1 / (physics_dt_s * decimation)."""
     randomize: RandomizeCfg = field(default_factory=RandomizeCfg)
+    weights: dict[str, float] = field(default_factory=dict)
+    """What each reward term counts, per second; a term that is not named counts once."""
 
     def __post_init__(self) -> None:
-        if self.decimation < 1 or self.physics_dt_s <= 0.0 or self.episode_length_s < self.step_dt_s:
+        in_order = 0.0 < self.physics_dt_s < math.inf and self.step_dt_s <= self.episode_length_s < math.inf
+        if self.decimation < 1 or not in_order:
             raise ValueError("a task needs decimation >= 1, physics_dt_s > 0 and at least one period an episode")
 
     @property
@@ -39,6 +43,7 @@ class ActionState:
     """What was asked for and what came of it, (B, A) each, in the policy's units."""
 
     commanded: Tensor
+    """As it came out of the delay, inside the action's bounds: what the limits then left of it is `applied`."""
     applied: Tensor
     previous: Tensor
     """Applied, one period earlier."""
@@ -79,7 +84,7 @@ class Task(ABC):
 
     @abstractmethod
     def rewards(self, robot: RobotState, scene: SceneState, action: ActionState) -> dict[str, Tensor]:
-        """Weighted terms by name, (B,) each, per second: the environment multiplies by the period."""
+        """Terms by name, (B,) each; the environment multiplies them by `cfg.weights` and by the period."""
 
     @abstractmethod
     def terminated(self, robot: RobotState, scene: SceneState) -> Tensor:

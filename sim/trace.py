@@ -44,9 +44,10 @@ class Recorder:
             self.written += 1
 
     def _write(self, env: int, path: Path) -> None:
+        kept = list(self.kept)[-1 - int(self.env.episode_length_buf[env]) :]  # this episode's: its world differs
         tensors: dict[str, Tensor] = {
-            "state": torch.stack([s[env] for s, _ in self.kept]),
-            "action": torch.stack([a[env] for _, a in self.kept]),
+            "state": torch.stack([s[env] for s, _ in kept]),
+            "action": torch.stack([a[env] for _, a in kept]),
         } | {f"param.{k}": v[env].reshape(1) for k, v in self.env.backend.params().items()}
         tensors |= {f"task.{k}": v[env : env + 1].clone() for k, v in self.env.task.state_dict().items()}
         made = type(self.env.backend)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -41,12 +42,29 @@ class FrankaReachCfg(TaskCfg):
     rotation_scale_rad: float = 0.2
     success_position_m: float = 0.02
     success_rotation_rad: float = 0.2
+    weights: dict[str, float] = field(
+        default_factory=lambda: {
+            "position_error": -4.0,
+            "position_near": 1.0,
+            "rotation_error": -0.8,
+            "rotation_near": 1.0,
+            "action_change": -0.02,
+            "beyond_limits": -0.2,
+            "joint_speed": -0.005,
+        }
+    )
     randomize: RandomizeCfg = field(
         default_factory=lambda: RandomizeCfg(
             initial_joint_pos=0.1,
             observation_noise={"joint_pos": 0.001, "joint_vel": 0.01, "pose_error": 0.001},
         )
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("joint_step_rad", "ee_step_m", "ee_step_rad", "position_scale_m", "rotation_scale_rad"):
+            if not 0.0 < getattr(self, name) < math.inf:
+                raise ValueError(f"task.{name} must be positive, got {getattr(self, name)}")
 
 
 @register("task", "franka_reach", FrankaReachCfg)
@@ -104,7 +122,7 @@ class FrankaReach(Task):
         )
 
     def setup(self, backend: Backend, generator: torch.Generator) -> None:
-        self.goals = self._goal_table(generator)
+        self.goals = self._goal_table(torch.Generator(generator.device).manual_seed(0))  # the picks depend on the seed
         self.goal = self.goals[:1].expand(backend.num_envs, 7).clone()
 
     def _goal_table(self, generator: torch.Generator) -> Tensor:
@@ -140,13 +158,13 @@ class FrankaReach(Task):
     def rewards(self, robot: RobotState, scene: SceneState, action: ActionState) -> dict[str, Tensor]:
         metres, radians = self._errors(robot, scene)
         return {
-            "position": -4.0 * metres,
-            "position_fine": nearness(metres, self.cfg.position_scale_m),
-            "rotation": -0.8 * radians,
-            "rotation_fine": nearness(radians, self.cfg.rotation_scale_rad),
-            "action_change": -0.02 * ((action.applied - action.previous) ** 2).sum(1),
-            "beyond_limits": -0.2 * ((action.commanded - action.applied) ** 2).sum(1),
-            "joint_speed": -0.005 * (robot.joint_vel**2).sum(1),
+            "position_error": metres,
+            "position_near": nearness(metres, self.cfg.position_scale_m),
+            "rotation_error": radians,
+            "rotation_near": nearness(radians, self.cfg.rotation_scale_rad),
+            "action_change": ((action.applied - action.previous) ** 2).sum(1),
+            "beyond_limits": ((action.commanded - action.applied) ** 2).sum(1),
+            "joint_speed": (robot.joint_vel**2).sum(1),
         }
 
     def terminated(self, robot: RobotState, scene: SceneState) -> Tensor:

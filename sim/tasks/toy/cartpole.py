@@ -26,6 +26,9 @@ class CartpoleCfg(TaskCfg):
     """What an action of one means."""
     max_angle_rad: float = 0.4
     max_position_m: float = 2.0
+    weights: dict[str, float] = field(
+        default_factory=lambda: {"alive": 1.0, "tilt": -1.0, "off_centre": -0.25, "speed": -0.005}
+    )
     randomize: RandomizeCfg = field(default_factory=lambda: RandomizeCfg(initial_joint_pos=0.1, initial_joint_vel=0.1))
 
 
@@ -69,9 +72,9 @@ class Cartpole(Task):
         cart, pole = robot.joint_pos.unbind(1)
         return {
             "alive": torch.ones_like(cart),
-            "upright": -(pole**2),
-            "centred": -0.25 * cart**2,
-            "slow": -0.005 * (robot.joint_vel**2).sum(1),
+            "tilt": pole**2,
+            "off_centre": cart**2,
+            "speed": (robot.joint_vel**2).sum(1),
         }
 
     def terminated(self, robot: RobotState, scene: SceneState) -> Tensor:
