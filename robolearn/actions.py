@@ -15,6 +15,7 @@ from torch import Tensor
 
 from robolearn.kinematics import Chain, damped_ik
 from robolearn.limits import JointLimits, TargetState, limit_target
+from robolearn.registry import claim
 from robolearn.spec import ActionSpec, ControlMode, RobotSpec
 
 
@@ -39,7 +40,7 @@ def action_term(name: str) -> Callable[[type], type]:
     """Register an action term under `name`, the `function` of an ActionSpec."""
 
     def add(cls: type) -> type:
-        ACTIONS[name] = cls
+        claim(ACTIONS, "action term", name, cls)
         return cls
 
     return add

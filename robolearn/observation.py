@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from robolearn.registry import claim
 from robolearn.rotations import pose_difference, quat_to_matrix
 from robolearn.spec import ObservationSpec, TermSpec, columns
 from robolearn.state import RobotState, SceneState
@@ -23,7 +24,7 @@ TERMS: dict[str, Callable[..., Tensor]] = {}
 
 def term(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Register an observation term under its function's name."""
-    TERMS[function.__name__] = function
+    claim(TERMS, "observation term", function.__name__, function)
     return function
 
 

@@ -47,6 +47,14 @@ def register(group: str, name: str, config: type | None = None) -> Callable[[T],
     return add
 
 
+def claim(table: dict[str, T], kind: str, name: str, value: T) -> None:
+    """Put a function or class into `table`. Raises ConfigError if another one, not a reload, has the name."""
+    had, where = table.get(name), (value.__module__, getattr(value, "__qualname__", name))
+    if had is not None and (had.__module__, getattr(had, "__qualname__", name)) != where:
+        raise ConfigError(f"two {kind}s are called '{name}': in {had.__module__} and in {value.__module__}")
+    table[name] = value
+
+
 def names(group: str) -> list[str]:
     return sorted(_REGISTRY.get(group, {}))
 

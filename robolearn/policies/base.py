@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from abc import abstractmethod
 from typing import Any
 
 from torch import Tensor, nn
 
+from robolearn import policies
+from robolearn.registry import claim
 from robolearn.spec import PolicySpec
 
 POLICIES: dict[str, type[Policy]] = {}
@@ -19,7 +23,6 @@ class Policy(nn.Module):
     """
 
     kind = ""
-    deterministic = True
 
     def __init__(self, spec: PolicySpec, config: dict[str, Any]):
         super().__init__()
@@ -27,7 +30,8 @@ class Policy(nn.Module):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        POLICIES[cls.kind] = cls
+        if cls.kind:
+            claim(POLICIES, "policy kind", cls.kind, cls)
 
     @abstractmethod
     def act(self, obs: dict[str, Tensor]) -> Tensor:
@@ -38,6 +42,10 @@ class Policy(nn.Module):
 
 
 def build(kind: str, spec: PolicySpec, config: dict[str, Any]) -> Policy:
+    """The policy that calls itself `kind`, in any module here or imported before; KeyError if there is none."""
+    if kind not in POLICIES:
+        for module in pkgutil.iter_modules(policies.__path__, policies.__name__ + "."):
+            importlib.import_module(module.name)
     if kind not in POLICIES:
         raise KeyError(f"no policy kind '{kind}'; there are {', '.join(sorted(POLICIES))}")
     return POLICIES[kind](spec, config)

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from robolearn import actions, observation
+from robolearn.errors import ConfigError
 from robolearn.kinematics import Chain
 from robolearn.observation import ObservationMemory, ObservationTerms
 from robolearn.robots.franka import FRANKA
@@ -107,3 +109,16 @@ def test_dimensions():
     assert SPEC.dim("policy") == 3 and SPEC.frame_dim("policy") == 1
     with pytest.raises(KeyError, match="no observation group 'critic'; there are policy"):
         SPEC.terms("critic")
+
+
+def test_two_terms_of_one_name_are_refused():
+    def joint_vel(robot):
+        return robot.joint_vel
+
+    with pytest.raises(
+        ConfigError, match=r"two observation terms are called 'joint_vel': in robolearn.observation and"
+    ):
+        observation.term(joint_vel)
+    with pytest.raises(ConfigError, match=r"two action terms are called 'joint_position': in robolearn.actions and"):
+        actions.action_term("joint_position")(type("Mine", (), {}))
+    assert observation.term(observation.joint_vel) is observation.joint_vel  # the same again: a reload
