@@ -11,6 +11,7 @@ import hashlib
 import json
 import subprocess
 import zipfile
+import zlib
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -21,12 +22,12 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from robolearn.errors import UserError
-from robolearn.policies import gaussian  # noqa: F401 - registers its kind
 from robolearn.policies.base import Policy, build
 from robolearn.spec import PolicySpec, RobotSpec, differences, from_dict, to_dict
 
 FORMAT = 1
 ABOUT, WEIGHTS = "bundle.json", "weights.safetensors"
+KEYS = ("kind", "policy", "spec", "robot", "config", "scores", "git_revision", "created", "weights_sha256")
 
 
 class BundleError(UserError):
@@ -61,8 +62,14 @@ class Bundle:
 
 
 def save(path: Path, bundle: Bundle) -> Path:
-    """Write a folder, or one file if the name ends in .zip; an existing bundle there is replaced whole."""
-    weights = save_tensors({k: v.detach().cpu().contiguous() for k, v in bundle.policy.state_dict().items()})
+    """Write a folder, or one file if the name ends in .zip. An existing .zip is replaced whole; in a folder the
+    weights are replaced first, and a kill before bundle.json follows leaves what `load` refuses by its checksum.
+    Raises BundleError, naming the tensor, for weights that are not finite."""
+    tensors = {k: v.detach().cpu().contiguous() for k, v in bundle.policy.state_dict().items()}
+    broken = [k for k, v in tensors.items() if not v.isfinite().all()]
+    if broken:
+        raise BundleError(f"the policy is not finite in {', '.join(broken)}: nothing is written to {path}")
+    weights = save_tensors(tensors)
     about = {
         "format": FORMAT,
         "kind": bundle.policy.kind,
@@ -101,13 +108,16 @@ def load(path: Path, device: str = "cpu") -> Bundle:
         raise BundleError(f"{path} is not a policy bundle: {ABOUT} is not ours") from None
     if version != FORMAT:
         raise BundleError(f"{path} has bundle format {version}; this version reads {FORMAT}")
-    if hashlib.sha256(weights).hexdigest() != about.get("weights_sha256"):
+    missing = [k for k in KEYS if k not in about]
+    if missing:
+        raise BundleError(f"{path} is not complete: {ABOUT} lacks {', '.join(missing)}")
+    if hashlib.sha256(weights).hexdigest() != about["weights_sha256"]:
         raise BundleError(f"{path}: {WEIGHTS} is truncated or was changed (its checksum differs)")
     try:
         policy = build(about["kind"], from_dict(PolicySpec, about["spec"]), about["policy"])
         policy.load_state_dict(load_tensors(weights))
         robot = from_dict(RobotSpec, about["robot"])
-    except (KeyError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+    except (LookupError, ValueError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         raise BundleError(f"{path} does not fit this version: {error}") from error
     policy.eval().to(device)
     return Bundle(policy, robot, about["config"], about["scores"], about["git_revision"], about["created"])
@@ -121,7 +131,7 @@ def _read(path: Path) -> tuple[bytes, bytes]:
             return archive.read(ABOUT), archive.read(WEIGHTS)
     except FileNotFoundError as error:
         raise BundleError(f"{path} is not a policy bundle: {error.filename} does not exist") from None
-    except (zipfile.BadZipFile, KeyError, OSError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, RuntimeError, OSError, EOFError) as error:
         raise BundleError(f"{path} is not a policy bundle, or is truncated: {error}") from None
 
 

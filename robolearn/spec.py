@@ -227,6 +227,8 @@ def _decode(kind: Any, data: Any, path: str) -> Any:
         kinds = [args[0]] * len(data) if args[-1] is Ellipsis else args
         return tuple(_decode(k, v, f"{path}[{i}]") for i, (k, v) in enumerate(zip(kinds, data, strict=True)))
     if origin is dict:
+        if not isinstance(data, dict):
+            raise ValueError(f"{path}: expected an object, found {data!r}")
         return {k: _decode(args[1], v, f"{path}.{k}") for k, v in data.items()}
     if kind is float and isinstance(data, (int, float)) and not isinstance(data, bool):
         return float(data)

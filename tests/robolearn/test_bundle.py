@@ -11,6 +11,8 @@ import torch
 
 from robolearn import bundle
 from robolearn.bundle import Bundle, BundleError
+from robolearn.errors import ConfigError
+from robolearn.policies.base import POLICIES
 from robolearn.policies.gaussian import GaussianPolicy
 from robolearn.robots.franka import FRANKA
 from robolearn.spec import ActionSpec, Field, ObservationSpec, PolicySpec, TermSpec
@@ -66,6 +68,12 @@ def truncate(path, n):
     path.write_bytes(path.read_bytes()[:n])
 
 
+def edit(path, change):
+    about = json.loads((path / "bundle.json").read_text())
+    change(about)
+    (path / "bundle.json").write_text(json.dumps(about))
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -74,6 +82,13 @@ def truncate(path, n):
         (lambda b: (b / "weights.safetensors").unlink(), "does not exist"),
         (lambda b: (b / "bundle.json").write_text('{"format": 99}'), "format 99"),
         (lambda b: (b / "bundle.json").write_text("[1, 2]"), "not a policy bundle"),
+        (lambda b: edit(b, lambda about: [about.pop(k) for k in ("config", "scores")]), "lacks config, scores"),
+        (lambda b: edit(b, lambda about: about["spec"]["observation"].update(groups=[])), "groups: expected an object"),
+        (lambda b: edit(b, lambda about: about.update(policy=None)), "does not fit"),
+        (
+            lambda b: edit(b, lambda about: about.update(kind="fortune")),
+            "no policy kind 'fortune'; there are .*gaussian",
+        ),
     ],
 )
 def test_a_damaged_folder_is_one_clear_error(tmp_path, damage, message):
@@ -91,6 +106,35 @@ def test_a_truncated_or_foreign_zip_is_one_clear_error(tmp_path):
         archive.writestr("readme", "hello")
     with pytest.raises(BundleError, match="not a policy bundle"):
         bundle.load(tmp_path / "other.zip")
+
+
+def test_a_changed_byte_in_a_zip_is_one_clear_error_or_harmless(tmp_path):
+    path = bundle.save(tmp_path / "b.zip", make())
+    whole, refused = path.read_bytes(), 0
+    for i in range(0, len(whole), 3):
+        path.write_bytes(whole[:i] + bytes([whole[i] ^ 0x55]) + whole[i + 1 :])
+        try:
+            bundle.load(path)
+        except BundleError:
+            refused += 1
+    assert refused > 0.9 * len(range(0, len(whole), 3))  # what remains are times and attributes
+
+
+@pytest.mark.parametrize("name", ["folder", "file.zip"])
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, name):
+    diverged = make()
+    with torch.no_grad():
+        diverged.policy.mean[0].weight[3, 2] = float("nan")
+    with pytest.raises(BundleError, match=r"not finite in mean\.0\.weight:"):
+        bundle.save(tmp_path / name, diverged)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_policies_of_one_kind_are_refused():
+    assert type("GaussianPolicy", (GaussianPolicy,), {"kind": "", "__module__": "abstract"}).kind not in POLICIES
+    with pytest.raises(ConfigError, match=r"two policy kinds are called 'gaussian': in robolearn.*and in elsewhere"):
+        type("GaussianPolicy", (GaussianPolicy,), {"__module__": "elsewhere"})
+    assert POLICIES["gaussian"] is GaussianPolicy
 
 
 def test_weights_that_do_not_fit_the_specification_are_refused(tmp_path):
