@@ -47,6 +47,7 @@ def run(experiment: str, seed: int, episodes: int) -> dict[str, Any]:
 
 def row(experiment: str, results: list[dict[str, Any]]) -> str:
     success = [100 * r["success"] for r in results]
+    good = sum(s >= 98.0 for s in success)
     walls = [r["wall_s"] for r in results if r["wall_s"] is not None]
     errors = [
         f"{key.rsplit('_', 2)[0]} {statistics.mean(r[key]['median'] for r in results):.2g} {key.rsplit('_', 1)[1]}"
@@ -57,14 +58,14 @@ def row(experiment: str, results: list[dict[str, Any]]) -> str:
     seconds = f"{statistics.mean(walls):.0f} ({min(walls):.0f} to {max(walls):.0f})" if walls else "resumed"
     return (
         f"| {experiment} | {results[0]['backend']} | {len(results)} | {statistics.mean(success):.1f} "
-        f"({min(success):.1f} to {max(success):.1f}) | {seconds} | {', '.join(errors)} | {100 * clip:.0f} |"
+        f"({min(success):.1f} to {max(success):.1f}) | {good} of {len(results)} | {seconds} | {', '.join(errors)} | {100 * clip:.0f} |"
     )
 
 
 def table(by_experiment: dict[str, list[dict[str, Any]]]) -> str:
     head = (
-        "| experiment | engine | seeds | success, % (range) | training, s (range) | median errors | clipped, % |\n"
-        "|---|---|---|---|---|---|---|"
+        "| experiment | engine | seeds | success, % (range) | seeds at 98 % | training, s (range) | median errors | clipped, % |\n"
+        "|---|---|---|---|---|---|---|---|"
     )
     return "\n".join([head, *(row(e, r) for e, r in by_experiment.items())])
 

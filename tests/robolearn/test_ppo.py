@@ -129,3 +129,21 @@ def test_settings_outside_their_range_are_refused(name, value):
 def test_an_unknown_activation_names_the_nearest():
     with pytest.raises(ConfigError, match="no activation 'rleu'; did you mean relu"):
         mlp([1, 1], "rleu")
+
+
+def test_an_asymmetric_critic_learns_from_what_only_it_sees():
+    """The reward is in the critic's observation alone; its value follows it, the policy's input stays constant."""
+    cfg = PPOCfg(horizon=8, gamma=0.0, schedule="constant", learning_rate=1e-2, hidden=(16,))
+    algo = PPO(cfg, spec(policy=1, critic=1), 64, torch.device("cpu"), torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(1)
+    no = torch.zeros(64, dtype=torch.bool)
+    for _ in range(60):
+        for _ in range(cfg.horizon):
+            obs = {"policy": torch.zeros(64, 1), "critic": torch.rand(64, 1, generator=generator)}
+            algo.act(obs)
+            algo.observe(obs, obs["critic"][:, 0], no, no, {"final_obs": obs})
+        algo.update(obs, 0.0)
+    seen = torch.tensor([[0.1], [0.9]])
+    value = algo.critic(algo.critic_normalizer(seen)).detach().flatten()
+    torch.testing.assert_close(value, seen.flatten(), atol=0.1, rtol=0)
+    assert algo.policy.normalizer.mean.item() == 0.0

@@ -83,20 +83,83 @@ def test_a_killed_training_resumes(tmp_path):
     assert steps[-1] >= done + 1000
 
 
-def test_an_interrupt_writes_a_checkpoint_and_says_how_to_go_on(tmp_path):
-    folder = tmp_path / "run"
-    command = [sys.executable, "-m", "robolearn.cli.main", "train", *SMALL, f"run_dir={folder}"]
+def test_an_interrupt_ends_between_iterations_and_resuming_is_exact(tmp_path):
+    """Ctrl-C somewhere inside an iteration: the checkpoint is that iteration's end, and what follows from it equals a
+    training that was never interrupted."""
+    folder, constant = tmp_path / "run", "algo.schedule=constant"
+    command = [sys.executable, "-m", "robolearn.cli.main", "train", *SMALL, constant, f"run_dir={folder}"]
     process = subprocess.Popen([*command, "total_steps=100000000"], stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not (folder / "metrics.jsonl").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    time.sleep(0.5)
+    time.sleep(0.7)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert f"robolearn train resume={folder}" in errors
     assert "Traceback" not in errors
-    assert checkpoint.read_newest(folder / "checkpoints")["counters"]["env_steps"] > 0
+    done = checkpoint.read_newest(folder / "checkpoints")["counters"]["env_steps"]
+    assert done > 0 and done % (16 * 32) == 0
+    assert train.main([f"resume={folder}", f"total_steps={done + 1000}"]) == 0
+    run(tmp_path / "whole", f"total_steps={done + 1000}", constant)
+    resumed, whole = weights(folder), weights(tmp_path / "whole")
+    assert [k for k in whole if not torch.equal(whole[k], resumed[k])] == []
+
+
+def test_metrics_of_a_resumed_run_are_told_once(tmp_path):
+    run(tmp_path / "run", "total_steps=2000")
+    path = tmp_path / "run" / "metrics.jsonl"
+    rows = path.read_text().splitlines()
+    path.write_text("\n".join([*rows, json.dumps({"step": 999999}), '{"step": 10']))  # a kill after the checkpoint
+    assert train.main([f"resume={tmp_path / 'run'}", "total_steps=4000"]) == 0
+    steps = [json.loads(line)["step"] for line in path.read_text().splitlines()]
+    assert steps == sorted(set(steps)) and len(steps) > len(rows)
+
+
+def test_settings_that_do_not_fit_the_checkpoint_leave_the_run_as_it_was(tmp_path):
+    run(tmp_path / "run", "total_steps=500")
+    before = (tmp_path / "run" / "config.yaml").read_text()
+    for change in ("num_envs=32", "algo.hidden=[8]"):
+        with pytest.raises(config.ConfigError, match="does not fit these settings"):
+            train.main([f"resume={tmp_path / 'run'}", change, "total_steps=1000"])
+    assert (tmp_path / "run" / "config.yaml").read_text() == before
+    assert train.main([f"resume={tmp_path / 'run'}", "total_steps=1000"]) == 0
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path):
+    run(tmp_path / "run", "total_steps=500")
+    with train._exclusive(tmp_path / "run"):
+        other = [sys.executable, "-m", "robolearn.cli.main", "train", f"resume={tmp_path / 'run'}", "total_steps=900"]
+        done = subprocess.run(other, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "being trained by another process" in done.stderr
+
+
+def test_learning_that_diverges_ends_with_an_error_and_no_bundle(tmp_path, monkeypatch):
+    from robolearn.algos.ppo import PPO
+    from robolearn.loops.on_policy import LearningDiverged
+
+    update = PPO.update
+
+    def broken(self, obs, progress):
+        return update(self, obs, progress) | ({"value_loss": float("nan")} if progress > 0.4 else {})
+
+    monkeypatch.setattr(PPO, "update", broken)
+    with pytest.raises(LearningDiverged, match="diverged at step .*value_loss"):
+        run(tmp_path / "run", "total_steps=3000", "checkpoint_every_s=0")
+    assert not (tmp_path / "run" / "bundle").exists()
+    assert checkpoint.read_newest(tmp_path / "run" / "checkpoints")["counters"]["env_steps"] < 3000
+
+
+def test_tensorboard_gets_the_figures(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run(tmp_path / "run", "total_steps=3000")
+    events = EventAccumulator(str(tmp_path / "run"))
+    events.Reload()
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    values = [(e.step, e.value) for e in events.Scalars("learn/value_loss")]
+    assert values == [(row["step"], pytest.approx(row["learn/value_loss"])) for row in lines]
 
 
 def test_a_run_is_not_overwritten(tmp_path):

@@ -179,3 +179,46 @@ def test_reset_without_a_seed_goes_on_and_does_not_repeat():
     again = env.reset(seed=1)[0]["policy"]
     assert torch.equal(first, again)
     assert torch.equal(second, env.reset()[0]["policy"])
+
+
+def test_weights_are_configuration():
+    alone = {"alive": 2.0, "tilt": 0.0, "off_centre": 0.0, "speed": 0.0}
+    plain, doubled = make("cartpole"), make("cartpole", weights=alone)
+    for env in (plain, doubled):
+        env.reset(seed=1)
+    _, reward, *_ = doubled.step(torch.zeros(B, 1))
+    torch.testing.assert_close(reward, torch.full((B,), 2.0 * doubled.step_dt))
+    torch.testing.assert_close(plain.step(torch.zeros(B, 1))[1], torch.full((B,), plain.step_dt))
+    with pytest.raises(config.ConfigError, match="no reward term 'tillt'; did you mean tilt"):
+        make("cartpole", weights={"tillt": 1.0})
+
+
+def test_a_seeded_reset_determines_the_rollout_whatever_the_environment_was_built_with():
+    first, second = make(seed=0), make(seed=1)
+    for env in (first, second):
+        env.reset(seed=5)
+    assert torch.equal(first.task.goal, second.task.goal)
+    for _ in range(3):
+        ours, theirs = first.step(ones(first))[0], second.step(ones(second))[0]
+        assert torch.equal(ours["policy"], theirs["policy"])
+
+
+def test_a_diverged_episode_is_no_success():
+    env = make("cartpole")
+    env.reset(seed=1)
+    state = env.backend.get_state()
+    state[1, 2] = float("nan")
+    env.backend.set_state(state)
+    *_, terminated, _, extras = env.step(torch.zeros(B, 1))
+    assert terminated.tolist() == [False, True, False, False]
+    assert extras["episode"]["success"].tolist() == [1.0, 0.0, 1.0, 1.0]
+    assert extras["episode"]["diverged"].tolist() == [0.0, 1.0, 0.0, 0.0]
+
+
+def test_delay_is_not_taken_for_a_limit():
+    """With a delay of one period and actions that the limits leave alone, nothing counts as beyond them."""
+    env = make(randomize=RandomizeCfg(action_delay=(1, 1)))
+    env.reset(seed=1)
+    for period in range(20):
+        *_, extras = env.step(0.05 * ones(env) * (-1) ** period)
+        assert extras["log"]["reward/beyond_limits"].abs().item() < 1e-6
