@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 import types
 import typing
 from collections.abc import Sequence
@@ -17,6 +18,19 @@ from typing import Any, Literal, TypeVar
 T = TypeVar("T")
 Kind = Literal["vector", "image", "depth", "scan", "goal_image", "point_cloud"]
 ControlMode = Literal["position", "velocity", "effort"]
+
+# The least value of a robot's numbers (NaN is below everything), and how a person says it.
+LIMITS = {
+    "lower": (-math.inf, "a number"),
+    "upper": (-math.inf, "a number"),
+    "velocity_limit": (sys.float_info.min, "finite and above 0"),
+    "acceleration_limit": (sys.float_info.min, "finite and above 0"),
+    "jerk_limit": (sys.float_info.min, "finite and above 0"),
+    "effort_limit": (0.0, "finite and at least 0"),
+    "kp": (0.0, "finite and at least 0"),
+    "kd": (0.0, "finite and at least 0"),
+    "default_joint_pos": (-sys.float_info.max, "finite"),
+}
 
 
 @dataclass(frozen=True)
@@ -142,16 +156,26 @@ class RobotSpec:
     """Pairs of links that never collide with each other; neighbours in the chain are always excluded."""
 
     def __post_init__(self) -> None:
-        for name in ("lower", "upper", "velocity_limit", "acceleration_limit", "jerk_limit", "effort_limit",
-                     "kp", "kd", "default_joint_pos"):  # fmt: skip
+        for name, (low, must) in LIMITS.items():
             values = getattr(self, name)
             if len(values) != self.dof:
                 raise ValueError(f"{self.name} has {self.dof} joints, {name} has {len(values)} values")
-            if not all(math.isfinite(v) for v in values) and name not in ("lower", "upper"):
-                raise ValueError(f"{self.name}: {name} must be finite, got {values}")
+            unbounded = name in ("lower", "upper")
+            self._demand(name, must, [low <= v and (unbounded or v < math.inf) for v in values])
+        self._demand("lower", "at most upper", [a <= b for a, b in zip(self.lower, self.upper, strict=True)])
+        for name in ("joint_names", "arm_joints", "gripper_joints"):
+            twice = sorted({n for n in getattr(self, name) if getattr(self, name).count(n) > 1})
+            if twice:
+                raise ValueError(f"{self.name}: {name} has {', '.join(twice)} twice")
         unknown = set(self.arm_joints + self.gripper_joints) - set(self.joint_names)
         if unknown:
             raise ValueError(f"{self.name}: {sorted(unknown)} are not among its joints {self.joint_names}")
+
+    def _demand(self, name: str, must: str, holds: list[bool]) -> None:
+        got = zip(self.joint_names, getattr(self, name), holds, strict=True)
+        wrong = [f"{value} for {joint}" for joint, value, held in got if not held]
+        if wrong:
+            raise ValueError(f"{self.name}: {name} must be {must}, got {', '.join(wrong)}")
 
     @property
     def dof(self) -> int:
@@ -196,9 +220,21 @@ def differences(mine: Any, theirs: Any, path: str = "") -> list[str]:
         pairs = [(k, mine.get(k), theirs.get(k)) for k in sorted(mine.keys() | theirs.keys(), key=str)]
     elif isinstance(mine, tuple) and isinstance(theirs, tuple) and len(mine) == len(theirs):
         pairs = [(str(i), a, b) for i, (a, b) in enumerate(zip(mine, theirs, strict=True))]
+    elif isinstance(mine, tuple) and isinstance(theirs, tuple):
+        return [f"{path}: {_summary(mine)} != {_summary(theirs)}"]
     else:
         return [] if mine == theirs else [f"{path}: {mine!r} != {theirs!r}"]
     return [d for k, a, b in pairs for d in differences(a, b, f"{path}.{k}" if path else k)]
+
+
+def _summary(values: tuple[Any, ...]) -> str:
+    """`2 (joint_pos, goal)`: how many, and their names where they have some or are some."""
+    names = [v.field.name if isinstance(v, TermSpec) else getattr(v, "name", v) for v in values]
+    return (
+        f"{len(values)} ({', '.join(names)})"
+        if names and all(isinstance(n, str) for n in names)
+        else f"{len(values)} values"
+    )
 
 
 def to_dict(value: Any) -> Any:

@@ -58,6 +58,16 @@ def test_differences_name_every_leaf():
     assert differences(SPEC, SPEC) == []
 
 
+def test_tuples_of_unequal_length_differ_in_their_names():
+    fewer = ObservationSpec({"policy": SPEC.observation.groups["policy"][:1]})
+    assert differences(SPEC.observation, fewer) == [
+        "groups.policy: 3 (q, wrist, scan) != 1 (q)",
+        "history.policy: 4 != None",
+    ]
+    action = dataclasses.replace(SPEC.action, names=("j1",), scale=(1.0,))
+    assert differences(SPEC.action, action) == ["names: 2 (j1, j2) != 1 (j1)", "scale: 2 values != 1 values"]
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -77,8 +87,34 @@ def test_a_robot_with_missing_limits_or_unknown_joints_is_refused():
         dataclasses.replace(FRANKA, kp=(1.0,))
     with pytest.raises(ValueError, match="elbow"):
         dataclasses.replace(FRANKA, arm_joints=("elbow",))
-    with pytest.raises(ValueError, match="velocity_limit must be finite"):
-        dataclasses.replace(FRANKA, velocity_limit=(float("nan"),) * 9)
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("velocity_limit", NAN, "velocity_limit must be finite and above 0, got nan for panda_joint1"),
+        ("jerk_limit", 0.0, "jerk_limit must be finite and above 0, got 0.0 for panda_joint1"),
+        ("effort_limit", INF, "effort_limit must be finite and at least 0, got inf for panda_joint1"),
+        ("kp", -1.0, "kp must be finite and at least 0, got -1.0 for panda_joint1"),
+        ("lower", NAN, "lower must be a number, got nan for panda_joint1"),
+        ("lower", 3.0, "lower must be at most upper, got 3.0 for panda_joint1"),
+        ("default_joint_pos", -INF, "default_joint_pos must be finite, got -inf for panda_joint1"),
+    ],
+)
+def test_a_number_that_no_joint_can_have_is_refused_by_name(name, value, message):
+    with pytest.raises(ValueError, match=f"^franka: {message}$"):
+        dataclasses.replace(FRANKA, **{name: (value, *getattr(FRANKA, name)[1:])})
+
+
+def test_a_joint_that_is_named_twice_is_refused():
+    twice = ("panda_joint1", "panda_joint1", *FRANKA.joint_names[2:])
+    with pytest.raises(ValueError, match="joint_names has panda_joint1 twice"):
+        dataclasses.replace(FRANKA, joint_names=twice)
+    with pytest.raises(ValueError, match="arm_joints has panda_joint3 twice"):
+        dataclasses.replace(FRANKA, arm_joints=("panda_joint3",) * 2)
 
 
 def test_values_by_joint_name():
