@@ -56,17 +56,14 @@ def row(experiment: str, results: list[dict[str, Any]]) -> str:
     ]
     clip = statistics.mean(r["clip_rate"]["mean"] for r in results)
     seconds = f"{statistics.mean(walls):.0f} ({min(walls):.0f} to {max(walls):.0f})" if walls else "resumed"
-    return (
-        f"| {experiment} | {results[0]['backend']} | {len(results)} | {statistics.mean(success):.1f} "
-        f"({min(success):.1f} to {max(success):.1f}) | {good} of {len(results)} | {seconds} | {', '.join(errors)} | {100 * clip:.0f} |"
-    )
+    rate = f"{statistics.mean(success):.1f} ({min(success):.1f} to {max(success):.1f})"
+    cells = [experiment, results[0]["backend"], f"{good} of {len(results)}", rate, seconds, ", ".join(errors)]
+    return f"| {' | '.join(cells)} | {100 * clip:.0f} |"
 
 
 def table(by_experiment: dict[str, list[dict[str, Any]]]) -> str:
-    head = (
-        "| experiment | engine | seeds | success, % (range) | seeds at 98 % | training, s (range) | median errors | clipped, % |\n"
-        "|---|---|---|---|---|---|---|---|"
-    )
+    names = ["experiment", "engine", "seeds at 98 %", "success, % (range)", "training, s (range)", "median errors"]
+    head = f"| {' | '.join(names)} | commands clipped, % |\n{'|---' * (len(names) + 1)}|"
     return "\n".join([head, *(row(e, r) for e, r in by_experiment.items())])
 
 

@@ -26,19 +26,23 @@ class Env(Protocol):
       `success` (1 or 0) and the task's errors with their unit in the name.
     - hardware only: `awaiting_reset` (it never resets itself), `observation_age_s`, `deadline_missed`.
 
-    `reset(seed=...)` starts every environment anew and returns (obs, extras); on hardware it runs the reset policy.
+    `reset(seed=..., options=...)` starts every environment anew and returns (obs, extras); on hardware it runs the
+    reset policy. The same seed gives the same rollout.
     """
 
     num_envs: int
     device: device
+    physics_dt: float
     step_dt: float
     max_episode_length: int
+    max_episode_length_s: float
+    common_step_counter: int
     episode_length_buf: Tensor
     robot: RobotSpec
     observation_spec: ObservationSpec
     action_spec: ActionSpec
 
-    def reset(self, seed: int | None = None) -> tuple[Obs, Extras]: ...
+    def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Obs, Extras]: ...
 
     def step(self, action: Tensor) -> tuple[Obs, Tensor, Tensor, Tensor, Extras]: ...
 

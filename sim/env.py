@@ -36,7 +36,8 @@ class SimEnv:
         self._seed(seed)
         self.task: Task = config.build(task)
         self.robot = self.task.robot
-        self.step_dt = task.step_dt_s
+        self.physics_dt, self.step_dt = task.physics_dt_s, task.step_dt_s
+        self.max_episode_length_s = task.episode_length_s
         self.max_episode_length = round(task.episode_length_s / task.step_dt_s)
         self.observation_spec, self.action_spec = self.task.observation_spec(), self.task.action_spec()
         self.backend: Backend = config.build(
@@ -75,7 +76,8 @@ class SimEnv:
 
     # --- the contract ---------------------------------------------------------------------------------------
 
-    def reset(self, seed: int | None = None) -> tuple[Obs, Extras]:
+    def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Obs, Extras]:
+        """`options` is there for the contract; simulation has none."""
         if seed is not None:
             self._seed(seed)
         self.common_step_counter += 1
@@ -112,7 +114,7 @@ class SimEnv:
 
         frames = self.terms.frames(robot, scene, self._action)
         obs = final_obs = self.memory.push(self.sensor(frames))
-        ended = done.nonzero().flatten()  # the one place where a GPU waits
+        ended = done.nonzero().flatten()  # a GPU waits here, and for the test in _recover
         if len(ended):
             obs = self._restart(frames, final_obs, done, ended)
         return obs, reward, terminated, truncated, extras | {"final_obs": final_obs}

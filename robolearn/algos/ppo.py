@@ -165,7 +165,7 @@ class PPO:
         self.critic_normalizer.update(data["critic_obs"].flatten(0, 1))
         self.rollout.t = 0
         figures = {k: float(v) / (cfg.epochs * cfg.minibatches) for k, v in sums.items()}
-        spread = float(self.policy.log_std.detach().exp().mean())
+        spread = float(self._old_log_std.exp().mean())
         return figures | {"learning_rate": self.learning_rate, "std": spread}
 
     def _minibatch(self, b: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -145,7 +145,7 @@ def test_learning_that_diverges_ends_with_an_error_and_no_bundle(tmp_path, monke
         return update(self, obs, progress) | ({"value_loss": float("nan")} if progress > 0.4 else {})
 
     monkeypatch.setattr(PPO, "update", broken)
-    with pytest.raises(LearningDiverged, match="diverged at step .*value_loss"):
+    with pytest.raises(LearningDiverged, match=r"diverged at step .*value_loss"):
         run(tmp_path / "run", "total_steps=3000", "checkpoint_every_s=0")
     assert not (tmp_path / "run" / "bundle").exists()
     assert checkpoint.read_newest(tmp_path / "run" / "checkpoints")["counters"]["env_steps"] < 3000
