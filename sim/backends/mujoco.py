@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor
 
 from robolearn.config import ConfigError, register
+from robolearn.loops.threads import usable_cores
 from robolearn.optional import lazy
 from robolearn.rotations import quat_apply, quat_conjugate
 from sim.backends.base import Backend, BackendCfg, Capabilities
@@ -38,7 +38,7 @@ EXPLODED = 1e6  # rad, m or their rates: no robot moves so
 class MujocoCfg(BackendCfg):
     name: str = "mujoco"
     threads: int = 0
-    """Stepping threads; 0 is one a core."""
+    """Stepping threads; 0 is one a core, which is also the most."""
 
     def __post_init__(self) -> None:
         if self.threads < 0:
@@ -57,7 +57,7 @@ class Mujoco(Backend):
         super().__init__(scene, num_envs, device, seed)
         self.model = compile_scene(scene)
         refuse_unstable(self.model, scene)
-        self.threads = cfg.threads or os.cpu_count() or 1
+        self.threads = min(cfg.threads or usable_cores(), usable_cores())
         self._models = [self.model] * num_envs
         self._params = {f"{a}.{p}": torch.ones(num_envs) for a, p in scene.randomized}
         if scene.randomized:

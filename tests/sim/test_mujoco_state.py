@@ -198,6 +198,12 @@ def test_a_gpu_is_refused_with_the_backend_to_use():
         Mujoco(MujocoCfg(), SceneCfg({}), 1, torch.device("cuda"), 0)
 
 
+def test_there_are_at_most_as_many_threads_as_cores_that_may_be_used(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 3}, raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    assert [world(threads=n).threads for n in (0, 1, 2, 99999)] == [2, 1, 2, 2]
+
+
 def test_negative_threads_are_refused():
     with pytest.raises(ConfigError, match=r"threads must be 0 .* got -1"):
         MujocoCfg(threads=-1)
