@@ -59,9 +59,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(command: str, argv: list[str]) -> int:
-    from robolearn.config import ConfigError, unknown
-
     try:
+        from robolearn.config import ConfigError, unknown
+
         if command not in commands():
             raise ConfigError(unknown("command", command, commands()))
         module = importlib.import_module(f"robolearn.cli.{command}")

@@ -123,6 +123,24 @@ def test_mistake_is_one_line_and_code_2(
     assert list(tmp_path.iterdir()) == []
 
 
+INTERRUPTED = """
+import sys
+class Impatient:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[1]:
+            raise KeyboardInterrupt
+from robolearn.cli.main import main
+sys.meta_path.insert(0, Impatient())
+sys.exit(main(["list", "tasks"]))
+"""
+
+
+@pytest.mark.parametrize("module", ["robolearn.config", "robolearn.cli.list", "torch"])
+def test_an_interrupt_during_the_imports_is_one_line_and_code_130(module: str, tmp_path: Path) -> None:
+    done = python(INTERRUPTED, module, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (130, "robolearn list: interrupted\n")
+
+
 def test_missing_optional_package_names_its_extra(tmp_path: Path) -> None:
     done = python(WITHOUT_MUJOCO, "train", "experiment=cartpole_ppo", "num_envs=2", cwd=tmp_path)
     assert done.returncode == 1 and "Traceback" not in done.stderr
