@@ -6,7 +6,6 @@ import base64
 import html
 import inspect
 import json
-import os
 import platform
 import re
 import sys
@@ -19,6 +18,7 @@ from robolearn import config, registry
 from robolearn.cli import _plots, _world
 from robolearn.loops.evaluate import summarize
 from robolearn.loops.log import read_metrics
+from robolearn.loops.threads import usable_cores
 from robolearn.spec import Field, PolicySpec
 
 if TYPE_CHECKING:
@@ -100,14 +100,14 @@ def _opening(cfg: Any, packed: Bundle, scores: dict[str, Any], seconds: float) -
         ("good", success, f"success, 95 % interval {low:.1f} to {high:.1f} %"),
         ("", _duration(seconds), "training, start-up included"),
         ("", f"{packed.scores['train_steps']:,}", f"environment steps in {cfg.num_envs} environments"),
-        ("", f"{100 * scores['clip_rate']['mean']:.1f} %", "of the commands met the robot's limits"),
+        ("", f"{100 * scores['clip_rate']['mean']:.1f} %", "of the commands were cut back by the robot's limits"),
     ]
     shown = "".join(
         f'<div class="card {kind}"><b>{value}</b><span class="soft small">{text}</span></div>'
         for kind, value, text in cards
     )
     return (
-        f"<h1>In {_duration(seconds)} on {os.cpu_count()} CPU cores, {cfg.algo.name.upper()} learned "
+        f"<h1>In {_duration(seconds)} on {usable_cores()} CPU cores, {cfg.algo.name.upper()} learned "
         f"{cfg.task.name} from nothing: the policy succeeds in {success} of {scores['episodes']} fresh "
         "episodes.</h1>"
         f'<div class="cards">{shown}</div>'
@@ -207,7 +207,7 @@ def _field_row(field: Field, privileged: bool) -> tuple[str, ...]:
 def _machine(cfg: Any, packed: Bundle) -> str:
     engine = registry.entry("backend", cfg.backend.name).value
     facts = [
-        ("processor", f"{_cpu()}, {os.cpu_count()} cores"),
+        ("processor", f"{_cpu()}, {usable_cores()} cores"),
         ("system", f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"),
         ("torch", torch.__version__),
         ("engine", f"{cfg.backend.name} {_version(engine)}"),

@@ -34,6 +34,7 @@ def test_demo_makes_everything_once(tmp_path: Path, runs: list[list[str]], monke
     for extra in ("mujoco", "av", "matplotlib", "onnxruntime"):
         pytest.importorskip(extra)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1, 2}, raising=False)
     assert main.main(["demo", "out=d", *SMALL]) == 0
     made = {p: p.stat().st_mtime_ns for p in map(Path, ("d/film.mp4", "d/policy.onnx", "d/episodes.json"))}
     page = Path("d/report.html").read_text()
@@ -43,6 +44,8 @@ def test_demo_makes_everything_once(tmp_path: Path, runs: list[list[str]], monke
     assert page.count("<svg") == 5 and "data:video/mp4;base64," in page  # curves, three histograms, time
     assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
     assert "cart_position" in page and "pole_angle" in page
+    assert "of the commands were cut back by the robot's limits" in page
+    assert "on 3 CPU cores" in page and ", 3 cores" in page
 
     assert main.main(["demo", "out=d", *SMALL]) == 0
     assert len(runs) == 1 and all(p.stat().st_mtime_ns == t for p, t in made.items())
