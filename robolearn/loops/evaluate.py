@@ -53,17 +53,23 @@ def evaluate(env: Env, act: Callable[[Obs], Tensor], episodes: int,
 
 
 def run_episodes(env: Env, act: Callable[[Obs], Tensor], episodes: int,
-                 progress: Callable[[int], None] | None = None) -> dict[str, Tensor]:  # fmt: skip
-    """The results of at least `episodes` episodes, (episodes,) each."""
+                 progress: Callable[[int], None] | None = None,
+                 reset: Callable[[Tensor], None] | None = None) -> dict[str, Tensor]:  # fmt: skip
+    """The results of at least `episodes` episodes, (episodes,) each. `reset` is told the environments (B,) whose
+    episode begins with the next observation: a recurrent policy's."""
     if episodes < 1:
         raise ValueError(f"episodes must be at least 1, got {episodes}")
     quota = math.ceil(episodes / env.num_envs)
     log = EpisodeLog(env.num_envs, quota, env.device)
     obs, _ = env.reset()
+    if reset is not None:
+        reset(torch.ones(env.num_envs, dtype=torch.bool, device=env.device))
     with torch.inference_mode(), one_thread():
         while not log.complete:
             obs, _, terminated, truncated, extras = env.step(act(obs))
             log.add(extras["episode"], terminated | truncated)
+            if reset is not None:
+                reset(terminated | truncated)
             if progress is not None:
                 progress(int(log.counts.sum()))
     return log.results()
@@ -78,7 +84,7 @@ def summarize(rows: dict[str, Tensor]) -> dict[str, Any]:
     for key, value in rows.items():
         if key != "success":
             value = value.double()
-            error = float(value.std() / math.sqrt(n)) if n > 1 else float("nan")
+            error = float(value.std() / math.sqrt(n)) if n > 1 else None
             median, p95 = torch.quantile(value, torch.tensor([0.5, 0.95], dtype=torch.float64)).tolist()
             out[key] = {"mean": float(value.mean()), "standard_error": error, "median": median, "p95": p95}
     return out

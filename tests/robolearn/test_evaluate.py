@@ -1,9 +1,12 @@
 """Scores: intervals against published values, and no favour for short episodes."""
 
+import json
+
 import pytest
 import torch
 
-from robolearn.loops.evaluate import EpisodeLog, evaluate, summarize, table, wilson
+from robolearn.loops.evaluate import EpisodeLog, evaluate, run_episodes, summarize, table, wilson
+from robolearn.policies.base import Policy
 
 
 @pytest.mark.parametrize(
@@ -46,6 +49,33 @@ def test_summary_by_hand():
     assert scores["error_m"]["median"] == 2.5
     assert scores["error_m"]["standard_error"] == pytest.approx((5 / 3) ** 0.5 / 2)
     assert "75.0 %" in table(scores) and "error_m" in table(scores)
+
+
+class Counter(Policy):
+    """Commands how often it has acted since it was told to forget."""
+
+    def reset(self, mask):
+        self.count = torch.zeros(len(mask), 1).where(mask[:, None], getattr(self, "count", torch.zeros(1, 1)))
+
+    def act(self, obs):
+        self.count = self.count + 1.0
+        return self.count
+
+
+def test_a_recurrent_policy_forgets_where_an_episode_ends():
+    """Environment 0 ends every period, environment 1 every fourth."""
+    env, policy = Uneven(), Counter(None, {})
+    seen, step = [], env.step
+    env.step = lambda action: seen.append(action.flatten().tolist()) or step(action)
+    policy.reset(torch.ones(2, dtype=torch.bool))
+    policy.act({}), policy.act({})  # of an evaluation before
+    run_episodes(env, policy.act, 4, reset=policy.reset)
+    assert seen == [[1.0, c] for c in (1.0, 2.0, 3.0, 4.0)] * 2
+
+
+def test_one_episode_has_no_standard_error_and_is_json():
+    scores = summarize({"success": torch.ones(1), "error_m": torch.ones(1)})
+    assert json.loads(json.dumps(scores, allow_nan=False))["error_m"]["standard_error"] is None
 
 
 def test_the_quota_is_per_environment():
