@@ -31,6 +31,7 @@ def record(policy: Policy, cfg: Any, path: Path, num_envs: int, seed: int) -> np
     env = _world.make_env(cfg.task, cfg.backend, num_envs, cfg.device, seed)
     try:
         require_cameras(env, cfg.backend.name)
+        _world.require_fit(policy, env)
         episodes = math.ceil(MIN_S / (env.max_episode_length * env.step_dt))
         steps = episodes * env.max_episode_length - 1  # the next would show the start of another one
         stride = max(1, round(1.0 / (env.step_dt * MAX_FPS)))
@@ -54,11 +55,13 @@ def _rollout(env: SimEnv, policy: Policy, steps: int, stride: int, progress: Any
     import torch
 
     obs, _ = env.reset()
+    policy.reset(torch.ones(env.num_envs, dtype=torch.bool, device=env.device))
     success = torch.zeros(env.num_envs, dtype=torch.bool)
     yield snapshot(env, success)
     for step in range(1, steps + 1):
         with torch.inference_mode():
-            obs, _, _, _, extras = env.step(policy.act(obs))
+            obs, _, terminated, truncated, extras = env.step(policy.act(obs))
+        policy.reset(terminated | truncated)
         success = extras["episode"]["success"] > 0.5
         progress(step)
         if step % stride == 0:

@@ -10,6 +10,7 @@ from robolearn.config import ConfigError
 from robolearn.spec import differences
 
 if TYPE_CHECKING:
+    from robolearn.policies.base import Policy
     from sim.env import SimEnv
 
 PACKAGES = ("robolearn.robots", "robolearn.algos", "sim.tasks", "sim.backends")
@@ -34,6 +35,8 @@ def pick_device(device: str, backend: Any) -> str:
     if device == "auto":
         return "cuda" if on_gpu else "cpu"
     try:
+        if torch.device(device).type not in ("cpu", "cuda"):
+            raise RuntimeError("no such processor")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device={device} cannot be used here ({str(error).splitlines()[0]}); try cpu") from None
@@ -62,27 +65,36 @@ def find_run(run: str) -> Path:
     raise ConfigError(config.unknown("run", run, ["last", *(str(p.parent) for p in known[-10:])]))
 
 
-def score(policy: Any, task: Any, backend: Any, episodes: int, seed: int, device: str = "auto") -> dict[str, Any]:
+def score(policy: Any, task: Any, backend: Any, episodes: int, seed: int, device: str = "auto",
+          trace_dir: Path | None = None) -> dict[str, Any]:  # fmt: skip
     """Scores of a policy on fresh environments."""
     from robolearn.loops.evaluate import summarize
 
-    return summarize(run_episodes(policy, task, backend, episodes, seed, device))
+    return summarize(run_episodes(policy, task, backend, episodes, seed, device, trace_dir))
 
 
-def run_episodes(policy: Any, task: Any, backend: Any, episodes: int, seed: int, device: str = "auto") -> Any:
-    """Results of each episode, one an environment where that fits in 1024 of them."""
+def run_episodes(policy: Any, task: Any, backend: Any, episodes: int, seed: int, device: str = "auto",
+                 trace_dir: Path | None = None) -> Any:  # fmt: skip
+    """Results of each episode, one an environment where that fits in 1024 of them. Divergences are written to
+    `trace_dir`."""
     from robolearn.loops.evaluate import run_episodes
     from robolearn.loops.log import Display
 
-    env = make_env(task, backend, min(episodes, 1024), device, seed)
+    env = make_env(task, backend, min(episodes, 1024), device, seed, trace_dir)
     try:
-        found = differences(policy.spec, env.policy_spec())
-        if found:
-            raise ConfigError("the policy does not fit this environment (policy != here): " + "; ".join(found))
+        require_fit(policy, env)
         with Display(episodes, "evaluate") as display:
-            return run_episodes(env, policy.to(env.device).act, episodes, lambda n: display.update(n, {}))
+            policy = policy.to(env.device)
+            return run_episodes(env, policy.act, episodes, lambda n: display.update(n, {}), policy.reset)
     finally:
         env.close()
+
+
+def require_fit(policy: Policy, env: SimEnv) -> None:
+    """Raise ConfigError, naming what differs, unless the policy was made for such an environment."""
+    found = differences(policy.spec, env.policy_spec())
+    if found:
+        raise ConfigError("the policy does not fit this environment (policy != here): " + "; ".join(found))
 
 
 def load_run(run: str, backend: str = "") -> tuple[Path, Any, Any]:

@@ -3,7 +3,8 @@
 usage: robolearn evaluate run=RUN [key=value ...]
 
 RUN is a run's folder, or `last`. The policy is the run's bundle, acting without exploration on fresh environments.
-`backend=` another engine gives the sim-to-sim score.
+`backend=` another engine gives the sim-to-sim score. Physics that diverges leaves a trace in RUN/diverged, to be
+replayed with `robolearn play dump=FILE`.
 """
 
 from __future__ import annotations
@@ -48,12 +49,14 @@ def main(argv: list[str]) -> int:
     from robolearn.loops.evaluate import table
 
     folder, cfg, packed = _world.load_run(options.run, options.backend)
-    scores = _world.score(packed.policy, cfg.task, cfg.backend, options.episodes, options.seed, options.device)
+    scores = _world.score(
+        packed.policy, cfg.task, cfg.backend, options.episodes, options.seed, options.device, folder / "diverged"
+    )
     scores |= {"run": str(folder), "task": cfg.task.name, "backend": cfg.backend.name, "seed": options.seed}
     print(f"{cfg.task.name} on {cfg.backend.name}, {folder}")
     print(table(scores))
     if options.json:
-        Path(options.json).write_text(json.dumps(scores, indent=1))
+        Path(options.json).write_text(json.dumps(scores, indent=1, allow_nan=False))
     if options.video:
         from robolearn.cli import _video
 

@@ -76,6 +76,7 @@ def _play(options: PlayCfg) -> int:
     env = _world.make_env(cfg.task, cfg.backend, 1, cfg.device, options.seed)
     try:
         _video.require_cameras(env, cfg.backend.name)
+        _world.require_fit(packed.policy, env)
         _watch(env, packed.policy.to(env.device), options.episodes)
     finally:
         env.close()
@@ -93,12 +94,14 @@ def _watch(env: SimEnv, policy: Any, episodes: int) -> None:
     backend: Any = env.backend  # one with cameras
     painter, left = backend.painter, episodes
     obs, _ = env.reset()
+    policy.reset(torch.ones(env.num_envs, dtype=torch.bool, device=env.device))
     others = set(threading.enumerate())
     with viewer.launch_passive(painter.model, painter.data, show_left_ui=False, show_right_ui=False) as window:
         due = time.monotonic()
         while window.is_running() and left:
             with torch.inference_mode():
                 obs, _, terminated, truncated, extras = env.step(policy.act(obs))
+            policy.reset(terminated | truncated)
             with window.lock():
                 painter.put(backend.physics_state(0))
                 window.user_scn.ngeom = 0
@@ -121,9 +124,12 @@ def _replay(options: PlayCfg) -> int:
 
     path = Path(options.dump)
     about, tensors = trace.read(path)
+    if options.backend not in ("", about["backend"]):
+        raise ConfigError(f"{path} holds states of {about['backend']}, which {options.backend} cannot take; "
+                          "leave backend= out")  # fmt: skip
     kind: Any = config.entry("task", about["task"]["name"]).config
     task = config.from_plain(kind, about["task"])
-    backend = _world.backend_config(options.backend or about["backend"], None)
+    backend = _world.backend_config(about["backend"], None)
     env = _world.make_env(task, backend, 1, "auto", 0)
     try:
         finite, frames = _step_through(env, tensors)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from robolearn import config, registry
 from robolearn.cli import _video, _world, main
 from robolearn.errors import ConfigError
+from robolearn.policies.base import Policy
 from sim import trace
 from sim.env import SimEnv
 
@@ -117,6 +119,65 @@ def test_mujoco_leaves_no_log_in_the_working_directory(make: Make, tmp_path: Pat
     steps(env, 1)
     assert env.diverged_count == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dump_of_another_engine_is_refused(make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    env = make()
+    steps(env, 1)
+    env.trace.dump(torch.arange(B) == 0)
+    (dump,) = (tmp_path / "diverged").iterdir()
+    assert main.main(["play", f"dump={dump}", "backend=mujoco_warp"]) == ConfigError.exit_code
+    assert "holds states of mujoco, which mujoco_warp cannot take; leave backend= out" in capsys.readouterr().err
+
+
+class Restless(Policy):
+    """Notes how many environments begin an episode, period by period, and does nothing."""
+
+    def act(self, obs: dict[str, torch.Tensor]) -> torch.Tensor:
+        return torch.zeros(len(obs["policy"]), self.spec.action.dim)
+
+    def reset(self, mask: torch.Tensor) -> None:
+        self.config.setdefault("begun", []).append(int(mask.sum()))
+
+
+def world(**changes: Any) -> SimpleNamespace:
+    task, engine = registry.entry("task", "cartpole").config, registry.entry("backend", "mujoco").config
+    assert task is not None and engine is not None
+    return SimpleNamespace(task=task(**changes), backend=engine(threads=1), device="cpu")
+
+
+def test_a_film_tells_the_policy_of_every_beginning(make: Make, tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    policy = Restless(make().policy_spec(), {})
+    _video.record(policy, world(episode_length_s=0.2), tmp_path / "a.mp4", 2, 0)  # 6 periods an episode, 2 s in all
+    assert policy.config["begun"] == [2 if period % 6 == 0 else 0 for period in range(60)]
+
+
+def test_a_policy_for_another_environment_is_neither_filmed_nor_shown(make: Make, tmp_path: Path) -> None:
+    policy = Restless(make("franka_reach").policy_spec(), {})
+    with pytest.raises(ConfigError, match=r"does not fit this environment .*robot: 'franka' != 'cartpole'"):
+        _video.record(policy, world(), tmp_path / "a.mp4", 2, 0)
+
+
+def test_an_evaluation_leaves_traces_of_divergence(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy, reset = Restless(make().policy_spec(), {}), SimEnv.reset
+
+    def exploding(env: SimEnv, seed: int | None = None) -> Any:
+        out = reset(env, seed)
+        explode(env)
+        return out
+
+    monkeypatch.setattr(SimEnv, "reset", exploding)
+    cfg = world(episode_length_s=0.2)
+    scores = _world.score(policy, cfg.task, cfg.backend, B, 0, "cpu", tmp_path / "run" / "diverged")
+    assert scores["diverged"]["mean"] == 1 / B
+    assert [p.name for p in (tmp_path / "run" / "diverged").iterdir()] == [f"diverged_00_env{BAD}.safetensors"]
+
+
+@pytest.mark.parametrize("device", ["meta", "mps", "abacus"])
+def test_devices_are_cpu_and_cuda(make: Make, device: str) -> None:
+    with pytest.raises(ConfigError, match=f"device={device} cannot be used here"):
+        _world.pick_device(device, world().backend)
 
 
 @pytest.mark.parametrize(
