@@ -10,6 +10,7 @@ from robolearn.config import ConfigError
 from robolearn.spec import differences
 
 if TYPE_CHECKING:
+    from robolearn.bundle import Bundle
     from robolearn.policies.base import Policy
     from sim.env import SimEnv
 
@@ -97,14 +98,44 @@ def require_fit(policy: Policy, env: SimEnv) -> None:
         raise ConfigError("the policy does not fit this environment (policy != here): " + "; ".join(found))
 
 
-def load_run(run: str, backend: str = "") -> tuple[Path, Any, Any]:
-    """A run's folder, its configuration (with another engine if one is named) and its bundle."""
+def load_bundle(run: str) -> tuple[Path, Bundle]:
+    """The folder of a run with its bundle, or a bundle's own path (a folder or a .zip) and the bundle."""
     from robolearn import bundle
-    from robolearn.cli.train import TrainCfg
 
+    path = Path(run)
+    if (path / bundle.ABOUT).is_file() or (path.suffix == ".zip" and path.is_file()):
+        return path, bundle.load(path)
     folder = find_run(run)
-    cfg = config.reload(TrainCfg, folder / "config.yaml")
     if not (folder / "bundle").exists():
         raise ConfigError(f"{folder} has no bundle, its training is not finished: robolearn train resume={folder}")
+    return folder, bundle.load(folder / "bundle")
+
+
+def beside(path: Path) -> Path:
+    """Where files about a run or bundle go: into its folder, or beside a .zip."""
+    return path if path.is_dir() else path.parent
+
+
+def load_run(run: str, backend: str = "") -> tuple[Path, Any, Bundle]:
+    """A run's folder (or a bundle's path), its configuration (with another engine if one is named) and its bundle."""
+    from robolearn.cli.train import TrainCfg
+
+    path, packed = load_bundle(run)
+    stored = path / "config.yaml"
+    cfg = config.reload(TrainCfg, stored) if stored.is_file() else _configured(packed.config, path)
     cfg.backend = backend_config(backend, cfg.backend)
-    return folder, cfg, bundle.load(folder / "bundle")
+    return path, cfg, packed
+
+
+def _configured(plain: dict[str, Any], path: Path) -> Any:
+    """The configuration inside a bundle. ConfigError if it is not that of a training here."""
+    from robolearn.cli.train import TrainCfg
+
+    try:
+        chosen = {g: (config.entry(g, plain[g]["name"]).config, plain[g]) for g in ("task", "algo", "backend")}
+        parts: dict[str, Any] = {
+            g: config.from_plain(cls, part) for g, (cls, part) in chosen.items() if cls is not None
+        }
+        return TrainCfg(**(plain | parts))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{path} has no configuration of this version's training: {error}") from None

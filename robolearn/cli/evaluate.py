@@ -2,9 +2,9 @@
 
 usage: robolearn evaluate run=RUN [key=value ...]
 
-RUN is a run's folder, or `last`. The policy is the run's bundle, acting without exploration on fresh environments.
-`backend=` another engine gives the sim-to-sim score. Physics that diverges leaves a trace in RUN/diverged, to be
-replayed with `robolearn play dump=FILE`.
+RUN is a run's folder, a bundle (folder or .zip), or `last`. The policy is the bundle, acting without exploration on
+fresh environments. `backend=` another engine gives the sim-to-sim score. Physics that diverges leaves a trace in
+RUN/diverged, to be replayed with `robolearn play dump=FILE`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from robolearn.config import ConfigError
 
 @dataclass
 class EvaluateCfg:
-    run: str = option(MISSING, "the run's folder, or last")
+    run: str = option(MISSING, "a run's folder, a bundle, or last")
     backend: str = option("", "physics engine, if not the one it was trained in")
     episodes: int = option(500, "how many")
     seed: int = option(10_000, "of the environments")
@@ -50,7 +50,13 @@ def main(argv: list[str]) -> int:
 
     folder, cfg, packed = _world.load_run(options.run, options.backend)
     scores = _world.score(
-        packed.policy, cfg.task, cfg.backend, options.episodes, options.seed, options.device, folder / "diverged"
+        packed.policy,
+        cfg.task,
+        cfg.backend,
+        options.episodes,
+        options.seed,
+        options.device,
+        _world.beside(folder) / "diverged",
     )
     scores |= {"run": str(folder), "task": cfg.task.name, "backend": cfg.backend.name, "seed": options.seed}
     print(f"{cfg.task.name} on {cfg.backend.name}, {folder}")

@@ -1,8 +1,9 @@
-"""Write a policy as one ONNX or torch.export file, and check that it acts the same.
+"""Write a policy as one file: ONNX or torch.export, checked to act the same, or the whole bundle as a .zip.
 
-usage: robolearn export run=RUN [format=onnx|torch] [out=FILE]
+usage: robolearn export run=RUN [format=onnx|torch|bundle] [out=FILE]
 
-RUN is a run's folder, or `last`. Inputs are the observation's keys (`policy`), the output is `action`, the
+RUN is a run's folder, a bundle (folder or .zip), or `last`. A bundle holds all that evaluate, play and robots need
+(`run=policy.zip`). In the others, inputs are the observation's keys (`policy`), the output is `action`, the
 batch size is free. The specification (names, units, frames, rate) is inside: ONNX metadata `policy_spec`,
 torch extra file `policy_spec.json`. The file is loaded back and compared with the policy before it gets its
 name.
@@ -21,8 +22,8 @@ from robolearn.errors import ConfigError
 
 @dataclass
 class ExportCfg:
-    run: str = option(MISSING, "the run's folder, or last")
-    format: str = option("onnx", "of the file", ("onnx", "torch"))
+    run: str = option(MISSING, "a run's folder, a bundle, or last")
+    format: str = option("onnx", "of the file", ("onnx", "torch", "bundle"))
     out: str = option("", "file to write; in the run's folder if not given")
 
 
@@ -35,11 +36,18 @@ def main(argv: list[str]) -> int:
     _options.check_choices(options)
     from robolearn import bundle, export
 
-    folder = _world.find_run(options.run)
-    path = Path(options.out) if options.out else folder / f"policy{export.SUFFIXES[options.format]}"
+    source, packed = _world.load_bundle(options.run)
+    suffix = (export.SUFFIXES | {"bundle": ".zip"})[options.format]
+    path = Path(options.out) if options.out else _world.beside(source) / f"policy{suffix}"
     if not path.absolute().parent.is_dir():
         raise ConfigError(f"the folder of {path} does not exist")
-    worst = export.export(bundle.load(folder / "bundle").policy, path, options.format)
+    if options.format == "bundle":
+        if path.suffix != suffix:
+            raise ConfigError(f"out must be a {suffix} file, got {path}")
+        bundle.save(path, packed)
+        print(f"{options.format:22} {path} ({path.stat().st_size / 1024:.0f} KiB)")
+        return 0
+    worst = export.export(packed.policy, path, options.format)
     print(f"{options.format:22} {path} ({path.stat().st_size / 1024:.0f} KiB)")
     print(f"{'largest difference':22} {worst:.2g} over random and extreme observations, batch 1 to 256")
     return 0

@@ -3,9 +3,9 @@
 usage: robolearn play run=RUN [backend=NAME] [episodes=3] [num_envs=1] [video=FILE.mp4]
        robolearn play dump=FILE [video=FILE.mp4]
 
-RUN is a run's folder, or `last`. Without a display, or with `video=`, a film is written instead (to the run's
-folder if no file is given). A dump is what a run leaves in its folder `diverged/` when physics diverges: the
-last periods of that environment are stepped again, and what exploded is printed.
+RUN is a run's folder, a bundle (folder or .zip), or `last`. Without a display, or with `video=`, a film is written
+instead (to the run's folder if no file is given). A dump is what a run leaves in its folder `diverged/` when physics
+diverges: the last periods of that environment are stepped again in the same engine, and what exploded is printed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class PlayCfg:
-    run: str = option("", "the run's folder, or last")
+    run: str = option("", "a run's folder, a bundle, or last")
     dump: str = option("", "a divergence trace to replay")
     backend: str = option("", "physics engine, if not the one it was trained in")
     episodes: int = option(3, "in the viewer")
@@ -69,7 +69,7 @@ def _play(options: PlayCfg) -> int:
     if options.video or not looks.has_display():
         if not options.video:
             print("there is no display here, so this is a film")
-        path = Path(options.video) if options.video else folder / "play.mp4"
+        path = Path(options.video) if options.video else _world.beside(folder) / "play.mp4"
         _video.record(packed.policy, cfg, path, options.num_envs, options.seed)
         print(f"{'video':22} {path}")
         return 0

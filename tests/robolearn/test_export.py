@@ -8,9 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from robolearn import export
+from robolearn import bundle, export
+from robolearn.cli import _world, main
+from robolearn.errors import ConfigError
 from robolearn.policies.base import Policy
 from robolearn.policies.gaussian import GaussianPolicy
+from robolearn.robots.cartpole import CARTPOLE
 from robolearn.spec import ActionSpec, Field, ObservationSpec, PolicySpec, TermSpec, from_dict
 
 VECTOR = TermSpec(Field("position", (3,), "m", "base"), "joint_pos")
@@ -100,3 +103,35 @@ def test_difference_sees_extreme_values_and_nan() -> None:
 def test_export_prints_nothing(gaussian: GaussianPolicy, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     export.export(gaussian, tmp_path / "p.onnx", "onnx")
     assert capfd.readouterr() == ("", "")
+
+
+# --- the command -------------------------------------------------------------------------------------------
+
+
+def test_a_bundle_alone_is_evaluated_as_its_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("mujoco")
+    run, packed, scores = tmp_path / "run", tmp_path / "moved" / "policy.zip", tmp_path / "scores.json"
+    words = ["task=cartpole", "num_envs=8", "total_steps=300", "eval_episodes=0", "task.episode_length_s=0.5"]
+    words += ["task.randomize.mass=[0.8,1.2]", "backend.threads=1", "algo.hidden=[8]", f"run_dir={run}"]
+    assert main.main(["train", *words]) == 0
+    packed.parent.mkdir()
+    assert main.main(["export", f"run={run}", "format=bundle", f"out={tmp_path / 'policy.onnx'}"]) == 2
+    assert "out must be a .zip file" in capsys.readouterr().err
+    assert main.main(["export", f"run={run}", "format=bundle", f"out={packed}"]) == 0
+
+    _, whole, _ = _world.load_run(str(run))
+    found = {}
+    for source in (run, run / "bundle", packed):
+        path, cfg, _ = _world.load_run(str(source))
+        assert (path, cfg) == (source, whole) and cfg.task.randomize.mass == (0.8, 1.2)
+        assert main.main(["evaluate", f"run={source}", "episodes=4", f"json={scores}"]) == 0
+        found[source] = json.loads(scores.read_text())
+    assert [found[s].pop("run") for s in found] == [str(s) for s in found]
+    assert found[run] == found[run / "bundle"] == found[packed]
+
+
+def test_a_bundle_without_the_configuration_of_a_training_is_refused(tmp_path: Path) -> None:
+    policy = GaussianPolicy(spec(VECTOR), CONFIG)
+    path = bundle.save(tmp_path / "b.zip", bundle.Bundle(policy, CARTPOLE, {"seed": 1}))
+    with pytest.raises(ConfigError, match=r"b\.zip has no configuration of this version's training: 'task'"):
+        _world.load_run(str(path))
