@@ -7,45 +7,14 @@ import mujoco
 import numpy as np
 import pytest
 import torch
+from mujoco_worlds import CARTPOLE, DT, FRANKA, UPRIGHT, cube, everyone, random_joints, seeded, world
 
-from robolearn import config
 from robolearn.config import ConfigError
 from robolearn.kinematics import Chain
 from robolearn.paths import resolve
 from robolearn.rotations import from_rotation_vector, quat_mul, quat_to_matrix
 from sim.backends.mujoco import Mujoco, MujocoCfg
-from sim.scene import Box, CameraCfg, Mesh, ObjectCfg, RobotCfg, SceneCfg, Sphere
-
-config.discover(["robolearn.robots", "sim.tasks", "sim.backends"])
-CPU, DT = torch.device("cpu"), 1.0 / 240.0
-AWAY = (0.0, 5.0, 0.0, 0.0, 0.0, 0.0, 1.0)
-UPRIGHT = (0.0, 0.0, 0.0, 1.0)
-FRANKA = config.entry("robot", "franka").value
-CARTPOLE = config.entry("robot", "cartpole").value
-
-
-def world(robots=None, objects=None, num_envs=2, threads=1, **kinds):
-    scene = SceneCfg(robots or {"robot": RobotCfg(CARTPOLE, AWAY)}, objects or {}, physics_dt_s=DT, **kinds)
-    return Mujoco(MujocoCfg(threads=threads), scene, num_envs, CPU, 0)
-
-
-def cube(z=0.05, mass=0.5, **kinds):
-    return ObjectCfg(Box((0.1, 0.1, 0.1)), mass_kg=mass, pose=(0.0, 0.0, z, *UPRIGHT), **kinds)
-
-
-def everyone(backend):
-    return torch.ones(backend.num_envs, dtype=torch.bool)
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def random_joints(spec, num_envs, generator, margin=0.1):
-    low, high = torch.tensor(spec.lower).clamp_min(-3.0), torch.tensor(spec.upper).clamp_max(3.0)
-    part = margin + (1.0 - 2.0 * margin) * torch.rand(num_envs, spec.dof, generator=generator)
-    return low + part * (high - low)
-
+from sim.scene import CameraCfg, Mesh, ObjectCfg, RobotCfg, SceneCfg, Sphere
 
 # --- kinematics and pictures --------------------------------------------------------------------------------
 
