@@ -27,7 +27,9 @@ class RandomizeCfg:
     """Scale of the masses of all links of the robot."""
     inertia: Range = (1.0, 1.0)
     friction: Range = (1.0, 1.0)
+    """Of the robot's surfaces against the ground; where it touches an object, the object's friction counts."""
     kp: Range = (1.0, 1.0)
+    """Gains and trim have no effect on joints that are controlled by effort."""
     kd: Range = (1.0, 1.0)
     effort_limit: Range = (1.0, 1.0)
     initial_joint_pos: float = 0.0

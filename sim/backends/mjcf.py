@@ -118,8 +118,8 @@ def _drive(child: Any, robot: RobotSpec, i: int, name: str) -> None:
     """Joint limits, and the PD law as an affine actuator: gain (ctrl) - kp q - kd qd, clipped per joint."""
     joint, effort = child.joint(name), robot.effort_limit[i]
     joint.armature = 0.0
-    if math.isfinite(robot.lower[i]):
-        joint.range, joint.limited = [robot.lower[i], robot.upper[i]], True
+    if math.isfinite(robot.lower[i]) or math.isfinite(robot.upper[i]):
+        joint.range, joint.limited = [max(robot.lower[i], -1e6), min(robot.upper[i], 1e6)], True
     if effort > 0.0:
         joint.actfrcrange, joint.actfrclimited = [-effort, effort], True
         joint.actgravcomp = robot.gravity_compensation
