@@ -46,14 +46,18 @@ def action_term(name: str) -> Callable[[type], type]:
     return add
 
 
-@action_term("joint_position_delta")
-class JointPositionDelta:
-    """Moves the joint set-points by scale * action (rad)."""
-
-    mode: ControlMode = "position"
+class _Scaled:
+    """`scale` (A,): what an action of one means."""
 
     def __init__(self, spec: ActionSpec, robot: RobotSpec, device: torch.device | str):
         self.scale = torch.tensor(spec.scale, device=device)
+
+
+@action_term("joint_position_delta")
+class JointPositionDelta(_Scaled):
+    """Moves the joint set-points by scale * action (rad)."""
+
+    mode: ControlMode = "position"
 
     def target(self, action: Tensor, last: Tensor) -> Tensor:
         return last + self.scale * action
@@ -101,13 +105,10 @@ class EndEffectorDelta:
 
 
 @action_term("joint_effort")
-class JointEffort:
+class JointEffort(_Scaled):
     """Applies scale * action (N m or N)."""
 
     mode: ControlMode = "effort"
-
-    def __init__(self, spec: ActionSpec, robot: RobotSpec, device: torch.device | str):
-        self.scale = torch.tensor(spec.scale, device=device)
 
     def target(self, action: Tensor, last: Tensor) -> Tensor:
         return self.scale * action
