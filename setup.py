@@ -38,6 +38,7 @@ def readme() -> str:
 EXTRAS = {
     "mujoco": ["mujoco==4.0.*"],
     "bullet": ["pybullet>=3.2.6"],
+    "flight": ["warp-lang>=1.17"],
     "warp": ["mujoco==4.0.*", "mujoco-warp==4.0.*", "warp-lang>=1.17"],
     # Brings its own torch and mujoco: give it an environment of its own.
     "isaaclab": ["isaaclab==3.0.0; python_version == '3.12'"],
