@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from robolearn.registry import claim
-from robolearn.rotations import pose_difference, quat_to_matrix
+from robolearn.rotations import pose_difference, quat_apply, quat_conjugate, quat_to_matrix
 from robolearn.spec import ObservationSpec, TermSpec, columns
 from robolearn.state import RobotState, SceneState
 
@@ -85,6 +85,56 @@ def command(scene: SceneState, name: str) -> Tensor:
 
 
 @term
+def position_error(robot: RobotState, scene: SceneState, command: str) -> Tensor:
+    """Of the base against the commanded position, m, world frame."""
+    return robot.root_pose[:, :3] - scene.commands[command][:, :3]
+
+
+@term
+def velocity_error(robot: RobotState, scene: SceneState, command: str) -> Tensor:
+    """Of the base against the commanded velocity (elements 3 to 5 of the command), m/s, world frame."""
+    return robot.root_vel[:, :3] - scene.commands[command][:, 3:6]
+
+
+@term
+def preview(robot: RobotState, scene: SceneState, command: str) -> Tensor:
+    """Commanded positions (B, 3 n) as seen from the base, m, axes of the world."""
+    ahead = scene.commands[command]
+    return ahead - robot.root_pose[:, :3].repeat(1, ahead.shape[1] // 3)
+
+
+@term
+def base_rotation(robot: RobotState) -> Tensor:
+    """Rotation matrix of the base, row by row."""
+    return quat_to_matrix(robot.root_pose[:, 3:]).flatten(1)
+
+
+@term
+def base_velocity(robot: RobotState) -> Tensor:
+    """m/s, world frame."""
+    return robot.root_vel[:, :3]
+
+
+@term
+def base_rates(robot: RobotState) -> Tensor:
+    """Angular velocity, rad/s, body frame: what a gyroscope reads."""
+    return quat_apply(quat_conjugate(robot.root_pose[:, 3:]), robot.root_vel[:, 3:])
+
+
+@term
+def rotor_speed(robot: RobotState, full: float) -> Tensor:
+    """As a share of `full` rad/s."""
+    return robot.joint_vel / full
+
+
+@term
+def disturbance(scene: SceneState, force: float, torque: float) -> Tensor:
+    """The force and torque (world frame) that act from outside, in units of `force` N and `torque` N m."""
+    wrench = scene.sensors["disturbance"]
+    return torch.cat((wrench[:, :3] / force, wrench[:, 3:] / torque), dim=1)
+
+
+@term
 def last_action(action: Tensor) -> Tensor:
     return action
 
@@ -146,32 +196,60 @@ def _ready(value: Any, device: torch.device | str) -> Any:
 
 
 class ObservationMemory:
-    """The last `history` frames of each group. The first frame after a reset fills the whole history."""
+    """What is remembered of earlier periods: the terms' history and integrals, then the last `history` frames of each
+    group. The first frame after a reset fills every history and starts every integral at zero."""
 
-    def __init__(self, spec: ObservationSpec, num_envs: int, device: torch.device | str):
-        self.buffers = {
-            g: torch.zeros(num_envs, n, spec.frame_dim(g), device=device) for g, n in spec.history.items() if n > 1
-        }
+    def __init__(self, spec: ObservationSpec, num_envs: int, device: torch.device | str, dt: float):
+        self.buffers: dict[str, Tensor] = {}
+        self._terms = {g: [t for t in terms if t.field.kind == "vector"] for g, terms in spec.groups.items()}
+        self._terms = {g: ts for g, ts in self._terms.items() if any(t.history > 1 or t.integral_limit for t in ts)}
+        self._groups = [g for g, n in spec.history.items() if n > 1]
+        self.dt = dt
+        for group in self._groups:
+            n = spec.history[group]
+            self.buffers[group] = torch.zeros(num_envs, n, spec.dim(group) // n, device=device)
+        for group, terms in self._terms.items():
+            for t in (t for t in terms if t.history > 1 or t.integral_limit):
+                frames = 1 if t.integral_limit else t.history
+                self.buffers[f"{group}/{t.field.name}"] = torch.zeros(num_envs, frames, t.field.size, device=device)
         self.fresh = torch.ones(num_envs, dtype=torch.bool, device=device)
 
     def reset(self, mask: Tensor) -> None:
         self.fresh = self.fresh | mask
 
     def push(self, frames: dict[str, Tensor], mask: Tensor | None = None) -> dict[str, Tensor]:
-        """Append frames for the environments in mask (all by default); return the stacked observation of all."""
+        """Append frames for the environments in mask (all by default); return the observation of all."""
         out = dict(frames)
-        for group, buffer in self.buffers.items():
-            frame = frames[group][:, None]
-            shifted = torch.cat((buffer[:, 1:], frame), dim=1)
-            shifted = torch.where(self.fresh[:, None, None], frame.expand_as(shifted), shifted)
-            self.buffers[group] = shifted if mask is None else torch.where(mask[:, None, None], shifted, buffer)
-            out[group] = self.buffers[group].flatten(1)
+        for group, terms in self._terms.items():
+            parts = frames[group].split([t.field.size for t in terms], dim=1)
+            pairs = zip(terms, parts, strict=True)
+            out[group] = torch.cat([self._remembered(group, t, part, mask) for t, part in pairs], dim=1)
+        for group in self._groups:
+            out[group] = self._stacked(group, out[group], mask)
         self.fresh = torch.zeros_like(self.fresh) if mask is None else self.fresh & ~mask
         return out
 
+    def _remembered(self, group: str, term: TermSpec, frame: Tensor, mask: Tensor | None) -> Tensor:
+        key = f"{group}/{term.field.name}"
+        if key not in self.buffers:
+            return frame
+        if not term.integral_limit:
+            return self._stacked(key, frame, mask)
+        limit, last = term.integral_limit, self.buffers[key]
+        area = (last + self.dt * frame[:, None]).clamp(-limit, limit) * ~self.fresh[:, None, None]
+        self.buffers[key] = area if mask is None else torch.where(mask[:, None, None], area, last)
+        return self.buffers[key].flatten(1)
+
+    def _stacked(self, key: str, frame: Tensor, mask: Tensor | None) -> Tensor:
+        frame, buffer = frame[:, None], self.buffers[key]
+        shifted = torch.cat((buffer[:, 1:], frame), dim=1)
+        shifted = torch.where(self.fresh[:, None, None], frame.expand_as(shifted), shifted)
+        self.buffers[key] = shifted if mask is None else torch.where(mask[:, None, None], shifted, buffer)
+        return self.buffers[key].flatten(1)
+
     def state_dict(self) -> dict[str, Tensor]:
-        return {"fresh": self.fresh, **{f"buffer.{g}": b for g, b in self.buffers.items()}}
+        return {"fresh": self.fresh, **{f"buffer.{g.replace('/', '.')}": b for g, b in self.buffers.items()}}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.fresh = state["fresh"]
-        self.buffers = {g: state[f"buffer.{g}"] for g in self.buffers}
+        self.buffers = {g: state[f"buffer.{g.replace('/', '.')}"] for g in self.buffers}

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
 Kind = Literal["vector", "image", "depth", "scan", "goal_image", "point_cloud"]
-ControlMode = Literal["position", "velocity", "effort"]
+ControlMode = Literal["position", "velocity", "effort", "attitude"]
 
 # The least value of a robot's numbers (NaN is below everything), and how a person says it.
 LIMITS = {
@@ -66,6 +66,15 @@ class TermSpec:
     """True for what only a simulator knows; a bundle whose policy needs such a term refuses hardware."""
     sensed: bool = True
     """False for what the controller itself knows (goals, last action): no noise, no delay, no drop-outs."""
+    history: int = 1
+    """That many of the term's last frames in its place, oldest first."""
+    integral_limit: float = 0.0
+    """Above 0: the term's integral over time (unit s) in its place, every element clamped to +-this."""
+
+    @property
+    def size(self) -> int:
+        """Numbers in the group's vector."""
+        return self.field.size * self.history
 
 
 @dataclass(frozen=True)
@@ -82,12 +91,12 @@ class ObservationSpec:
         return self.groups[group]
 
     def frame_dim(self, group: str) -> int:
-        """Length of one frame of the group's vector."""
+        """Length of one frame of the group's vector, before any memory."""
         return sum(t.field.size for t in self.terms(group) if t.field.kind == "vector")
 
     def dim(self, group: str) -> int:
-        """Length of the group's vector, history included."""
-        return self.frame_dim(group) * self.history.get(group, 1)
+        """Length of the group's vector, the terms' and the group's history included."""
+        return sum(t.size for t in self.terms(group) if t.field.kind == "vector") * self.history.get(group, 1)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of every key of the observation dictionary, without the batch dimension."""
@@ -124,6 +133,85 @@ class ActionSpec:
 
 
 @dataclass(frozen=True)
+class FirmwareSpec:
+    """A flight controller's inner loop, in its own units: degrees, and motor counts of 65,535."""
+
+    rate_hz: float
+    angle: tuple[float, float, float]
+    """Roll and pitch: kp (1/s), ki (1/s2), limit of the integral (deg s)."""
+    rate: tuple[float, float, float, float]
+    """Rates of roll and pitch: kp, ki, kd (counts per deg/s and its integral and derivative), limit (deg)."""
+    yaw_rate: tuple[float, float, float]
+    speed_offset_radps: float
+    """A motor turns at offset + slope * counts."""
+    speed_per_count_radps: float
+    link_delay_s: float = 0.0
+    """From the sender's command to the firmware."""
+
+
+@dataclass(frozen=True)
+class QuadrotorSpec:
+    """A quadrotor's rigid body and rotors. Body frame FLU, origin at the centre of mass; rotors in the order of
+    RobotSpec.joint_names."""
+
+    mass_kg: float
+    inertia_kgm2: tuple[float, float, float]
+    """Principal, about x, y, z."""
+    rotor_xy_m: tuple[tuple[float, float], tuple[float, float], tuple[float, float], tuple[float, float]]
+    rotor_spin: tuple[float, float, float, float]
+    """Sign of the reaction torque about z: -1 for a rotor that turns counter-clockwise seen from above."""
+    thrust_curve: tuple[float, float, float]
+    """Thrust of a rotor (N) = a + b speed + c speed^2, speed in rad/s."""
+    torque_per_thrust_m: float
+    max_speed_radps: float
+    spin_up_s: float
+    spin_down_s: float
+    """Time constants of a rotor's first-order response."""
+    drag_kg: tuple[float, float] = (0.0, 0.0)
+    """Rotor drag (N) per body velocity (m/s) and sum of rotor speeds (rad/s): across and along the rotor axes."""
+    sag_per_s: float = 0.0
+    sag_at_full_thrust: float = 0.0
+    """Battery: share of the rotor speed that is lost per second of flight, and under full load."""
+    foot_m: float = 0.02
+    """The centre of mass above the ground when it stands."""
+    firmware: FirmwareSpec | None = None
+
+    def __post_init__(self) -> None:
+        positive = {
+            "mass_kg": self.mass_kg, "max_speed_radps": self.max_speed_radps, "spin_up_s": self.spin_up_s,
+            "spin_down_s": self.spin_down_s, "thrust_curve[2]": self.thrust_curve[2], "foot_m": self.foot_m,
+            **{f"inertia_kgm2[{i}]": v for i, v in enumerate(self.inertia_kgm2)},
+        }  # fmt: skip
+        for name, value in positive.items():
+            if not 0.0 < value < math.inf:
+                raise ValueError(f"a quadrotor's {name} must be finite and above 0, got {value}")
+        jx, jy, jz = self.inertia_kgm2
+        if max(jx, jy, jz) > 0.5 * (jx + jy + jz) * (1.0 + 1e-6):
+            raise ValueError(f"no rigid body has the inertia {self.inertia_kgm2}: one is larger than the others' sum")
+        if self.full_thrust_n <= 9.81 * self.mass_kg:
+            raise ValueError(f"{self.full_thrust_n:.3g} N of thrust cannot lift {self.mass_kg:.3g} kg")
+
+    def thrust_n(self, speed_radps: float) -> float:
+        """Of one rotor."""
+        a, b, c = self.thrust_curve
+        return a + b * speed_radps + c * speed_radps**2
+
+    def speed_radps(self, thrust_n: float) -> float:
+        """Of one rotor that gives this thrust; the inverse of `thrust_n`."""
+        a, b, c = self.thrust_curve
+        return (math.sqrt(max(0.0, b * b + 4.0 * c * (thrust_n - a))) - b) / (2.0 * c)
+
+    @property
+    def full_thrust_n(self) -> float:
+        return 4.0 * self.thrust_n(self.max_speed_radps)
+
+    @property
+    def hover_speed_radps(self) -> float:
+        """At which four rotors carry the weight."""
+        return self.speed_radps(9.81 * self.mass_kg / 4.0)
+
+
+@dataclass(frozen=True)
 class RobotSpec:
     """A robot as its controllers see it. Tuples run over `joint_names`, in that order.
 
@@ -154,6 +242,8 @@ class RobotSpec:
     max_rate_hz: float = 1000.0
     contact_exclude: tuple[tuple[str, str], ...] = ()
     """Pairs of links that never collide with each other; neighbours in the chain are always excluded."""
+    quadrotor: QuadrotorSpec | None = None
+    """What flies it; its joints are then the rotors, and its base is free."""
 
     def __post_init__(self) -> None:
         for name, (low, must) in LIMITS.items():

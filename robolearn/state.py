@@ -28,7 +28,7 @@ class RobotState:
     joint_target: Tensor  # (B, J)
     root_pose: Tensor  # (B, 7) in the env-local world frame
     root_vel: Tensor  # (B, 6) in the env-local world frame
-    chain: Chain  # base to end effector
+    chain: Chain | None  # base to end effector; None for what has no arm
 
     def rows(self, ids: Tensor) -> RobotState:
         """The state of some environments."""
@@ -38,13 +38,19 @@ class RobotState:
     @cached_property
     def ee_pose(self) -> Tensor:
         """(B, 7) in the base frame."""
-        return self.chain.pose(self.joint_pos)
+        return self._arm.pose(self.joint_pos)
 
     @cached_property
     def ee_vel(self) -> Tensor:
         """(B, 6) linear, angular, in the base frame."""
-        _, jacobian = self.chain.pose_and_jacobian(self.joint_pos)
+        _, jacobian = self._arm.pose_and_jacobian(self.joint_pos)
         return (jacobian @ self.joint_vel[..., None]).squeeze(-1)
+
+    @property
+    def _arm(self) -> Chain:
+        if self.chain is None:
+            raise ValueError("this robot has no end effector; observe its base instead")
+        return self.chain
 
 
 @dataclass

@@ -87,7 +87,7 @@ def frame(*values: float) -> dict:
 
 
 def test_history_is_oldest_first_and_starts_full():
-    memory = ObservationMemory(SPEC, 2, "cpu")
+    memory = ObservationMemory(SPEC, 2, "cpu", 0.02)
     assert memory.push(frame(1, 10))["policy"].tolist() == [[1, 1, 1], [10, 10, 10]]
     assert memory.push(frame(2, 20))["policy"].tolist() == [[1, 1, 2], [10, 10, 20]]
     memory.reset(torch.tensor([True, False]))
@@ -95,7 +95,7 @@ def test_history_is_oldest_first_and_starts_full():
 
 
 def test_a_masked_push_leaves_the_others_alone():
-    memory = ObservationMemory(SPEC, 2, "cpu")
+    memory = ObservationMemory(SPEC, 2, "cpu", 0.02)
     memory.push(frame(1, 10))
     memory.reset(torch.tensor([False, True]))
     assert memory.push(frame(2, 20), torch.tensor([False, True]))["policy"].tolist() == [
@@ -122,3 +122,35 @@ def test_two_terms_of_one_name_are_refused():
     with pytest.raises(ConfigError, match=r"two action terms are called 'joint_position': in robolearn.actions and"):
         actions.action_term("joint_position")(type("Mine", (), {}))
     assert observation.term(observation.joint_vel) is observation.joint_vel  # the same again: a reload
+
+
+REMEMBERED = ObservationSpec(
+    {
+        "policy": (
+            TermSpec(Field("x", (1,), "m"), "command", {"name": "x"}),
+            TermSpec(Field("x_integral", (1,), "m s"), "command", {"name": "x"}, integral_limit=0.5),
+            TermSpec(Field("u", (1,)), "command", {"name": "u"}, history=2),
+        )
+    }
+)
+
+
+def test_a_term_has_its_own_history_and_integral():
+    memory = ObservationMemory(REMEMBERED, 1, "cpu", 0.1)
+    assert REMEMBERED.frame_dim("policy") == 3 and REMEMBERED.shapes() == {"policy": (4,)}
+    assert memory.push({"policy": torch.tensor([[2.0, 2.0, 7.0]])})["policy"].tolist() == [[2.0, 0.0, 7.0, 7.0]]
+    seen = memory.push({"policy": torch.tensor([[3.0, 3.0, 8.0]])})["policy"]
+    torch.testing.assert_close(seen, torch.tensor([[3.0, 0.3, 7.0, 8.0]]))
+    seen = memory.push({"policy": torch.tensor([[9.0, 9.0, 9.0]])})["policy"]
+    torch.testing.assert_close(seen, torch.tensor([[9.0, 0.5, 8.0, 9.0]]))  # 0.3 + 0.9, clamped
+    memory.reset(torch.tensor([True]))
+    assert memory.push({"policy": torch.tensor([[4.0, 4.0, 1.0]])})["policy"].tolist() == [[4.0, 0.0, 1.0, 1.0]]
+
+
+def test_memory_of_terms_survives_saving():
+    memory, again = (ObservationMemory(REMEMBERED, 1, "cpu", 0.1) for _ in range(2))
+    for x in (1.0, 2.0):
+        memory.push({"policy": torch.full((1, 3), x)})
+    again.load_state_dict(memory.state_dict())
+    frame = {"policy": torch.full((1, 3), 3.0)}
+    assert torch.equal(memory.push(frame)["policy"], again.push(frame)["policy"])

@@ -1,0 +1,340 @@
+# mypy: ignore-errors
+# Warp reads the annotations of its kernels as types of its own.
+"""A quadrotor's rigid body, rotors and firmware, as Warp functions and two kernels.
+
+Frames: world ENU, body FLU. A row of `state` (B, STATE) is position (3), quaternion xyzw (4), velocity (3, world), body
+rates (3), rotor speeds (4), flying time (1). Rotors are first order towards a set-point that is constant over a step,
+so their speeds within it are exact; the body is integrated by RK4 (classical) with them.
+"""
+
+import warp as wp
+
+wp.set_module_options({"enable_backward": False, "fast_math": True})
+
+POSITION, ROTATION, VELOCITY, RATES, ROTORS, CLOCK, STATE = 0, 3, 7, 10, 13, 17, 18
+MASS, INERTIA, INVERSE, THRUST, TORQUE, UP, DOWN, DRAG, SAG, DELAY, PARAMS = 0, 1, 4, 7, 8, 9, 10, 11, 13, 14, 15
+"""Columns of `params` (B, PARAMS): mass; inertia (3) and its inverse (3); scale of the thrust; torque per thrust; the
+share of the way to the set-point that is left after half a step, spinning up and down; drag per rotor speed (xy, z);
+scale of the sag; link delay in steps."""
+FIRMWARE = 8
+"""Columns of `firmware` (B, FIRMWARE): integrals of roll and pitch (deg s) and of the three rates (deg); last rates
+(deg/s)."""
+DEG = wp.constant(57.29577951308232)
+FULL = wp.constant(65535.0)
+NEAR = wp.constant(0.1)
+"""Height (m) below which the ground is looked for."""
+
+
+@wp.struct
+class Body:
+    """What all copies of a vehicle share."""
+
+    x: wp.vec4  # of the rotors, m
+    y: wp.vec4
+    spin: wp.vec4  # sign of the reaction torque
+    curve: wp.vec3  # thrust = curve[0] + curve[1] speed + curve[2] speed^2, N and rad/s
+    max_speed: float
+    sag_rate: float  # share of the speed lost per second of flight
+    sag_load: float  # and at full thrust
+    full_thrust: float
+    gravity: float
+    feet: float  # height of the base above the ground when it stands, m; negative: no ground
+    stiffness: float  # of one foot, N/m per kg
+    damping: float  # N s/m per kg
+
+
+@wp.struct
+class Firmware:
+    """Gains in the firmware's own units: degrees, and counts of 65,535 for the motors."""
+
+    angle: wp.vec3  # kp, ki, limit of the integral
+    rate: wp.vec4  # kp, ki, kd, limit
+    yaw: wp.vec3  # kp, ki, limit
+    speed_offset: float  # rotor speed = offset + slope counts, rad/s
+    speed_slope: float
+
+
+@wp.func
+def thrust_axis(q: wp.vec4):
+    """Third column of the rotation matrix."""
+    return wp.vec3(
+        2.0 * (q[0] * q[2] + q[3] * q[1]), 2.0 * (q[1] * q[2] - q[3] * q[0]), 1.0 - 2.0 * (q[0] * q[0] + q[1] * q[1])
+    )
+
+
+@wp.func
+def turn(q: wp.vec4, v: wp.vec3):
+    """Body to world."""
+    u = wp.vec3(q[0], q[1], q[2])
+    t = 2.0 * wp.cross(u, v)
+    return v + q[3] * t + wp.cross(u, t)
+
+
+@wp.func
+def turn_back(q: wp.vec4, v: wp.vec3):
+    """World to body."""
+    return turn(wp.vec4(-q[0], -q[1], -q[2], q[3]), v)
+
+
+@wp.func
+def spin_rate(q: wp.vec4, w: wp.vec3):
+    """dq/dt for body rates w."""
+    return 0.5 * wp.vec4(
+        q[3] * w[0] + q[1] * w[2] - q[2] * w[1],
+        q[3] * w[1] + q[2] * w[0] - q[0] * w[2],
+        q[3] * w[2] + q[0] * w[1] - q[1] * w[0],
+        -(q[0] * w[0] + q[1] * w[1] + q[2] * w[2]),
+    )
+
+
+@wp.func
+def thrusts(speed: wp.vec4, curve: wp.vec3, scale: float):
+    t = curve[2] * wp.cw_mul(speed, speed) + curve[1] * speed
+    return scale * (t + wp.vec4(curve[0], curve[0], curve[0], curve[0]))
+
+
+@wp.func
+def moments(t: wp.vec4, body: Body, torque: float):
+    return wp.vec3(wp.dot(body.y, t), -wp.dot(body.x, t), torque * wp.dot(body.spin, t))
+
+
+@wp.func
+def total(t: wp.vec4):
+    return t[0] + t[1] + t[2] + t[3]
+
+
+@wp.func
+def feet(p: wp.vec3, q: wp.vec4, v: wp.vec3, w: wp.vec3, body: Body):
+    """Force (world) and torque (body), per kg, of four feet under the rotors on the plane z = 0: spring and damper,
+    friction against sliding that never pulls back."""
+    force = wp.vec3(0.0)
+    torque = wp.vec3(0.0)
+    for j in range(4):
+        arm = wp.vec3(body.x[j], body.y[j], -body.feet)
+        at = p + turn(q, arm)
+        if at[2] < 0.0:
+            speed = v + turn(q, wp.cross(w, arm))
+            press = wp.max(0.0, -body.stiffness * at[2] - body.damping * speed[2])
+            slide = wp.sqrt(speed[0] * speed[0] + speed[1] * speed[1]) + 1.0e-6
+            grip = wp.min(0.8 * press, body.damping * slide) / slide
+            push = wp.vec3(-grip * speed[0], -grip * speed[1], press)
+            force += push
+            torque += wp.cross(arm, turn_back(q, push))
+    return force, torque
+
+
+@wp.func
+def outside(p: wp.vec3, q: wp.vec4, v: wp.vec3, w: wp.vec3, speed: float, mass: float, drag: wp.vec2, body: Body):
+    """Force (world) and torque (body) of air and ground; rotor drag is linear in velocity and rotor speed
+    (Foerster 2015)."""
+    force = wp.vec3(0.0)
+    torque = wp.vec3(0.0)
+    if drag[0] + drag[1] > 0.0:
+        u = turn_back(q, v)
+        force += turn(q, -speed * wp.vec3(drag[0] * u[0], drag[0] * u[1], drag[1] * u[2]))
+    if body.feet >= 0.0 and p[2] < 0.1:
+        push, twist = feet(p, q, v, w, body)
+        force += mass * push
+        torque += mass * twist
+    return force, torque
+
+
+@wp.func
+def rotor_step(target: wp.vec4, speed: wp.vec4, up: float, down: float):
+    """Rotor speeds half a step and a whole step later: exact, the set-point being constant."""
+    left = wp.vec4(
+        wp.where(target[0] > speed[0], up, down),
+        wp.where(target[1] > speed[1], up, down),
+        wp.where(target[2] > speed[2], up, down),
+        wp.where(target[3] > speed[3], up, down),
+    )
+    half = target + wp.cw_mul(left, speed - target)
+    return half, target + wp.cw_mul(left, half - target)
+
+
+@wp.struct
+class Load:
+    """What acts on the body, besides air and ground."""
+
+    lift: float  # total thrust per mass
+    torque: wp.vec3  # of the rotors, and from outside
+    speed: float  # sum of the rotor speeds
+
+
+@wp.func
+def load_of(rotors: wp.vec4, body: Body, mass: float, lift: float, kappa: float, twist: wp.vec3):
+    t = thrusts(rotors, body.curve, lift)
+    out = Load()
+    out.lift = total(t) / mass
+    out.torque = moments(t, body, kappa) + twist
+    out.speed = total(rotors)
+    return out
+
+
+@wp.func
+def derivatives(
+    p: wp.vec3, q: wp.vec4, v: wp.vec3, w: wp.vec3, load: Load, pull: wp.vec3, mass: float, inertia: wp.vec3,
+    inverse: wp.vec3, drag: wp.vec2, near: bool, body: Body,
+):  # fmt: skip
+    """Acceleration, quaternion rate and angular acceleration; `pull` (world) is the acceleration by gravity and
+    disturbance, `near` whether air or ground act."""
+    accel = load.lift * thrust_axis(q) + pull
+    torque = load.torque
+    if near:
+        force, more = outside(p, q, v, w, load.speed, mass, drag, body)
+        accel += force / mass
+        torque += more
+    return accel, spin_rate(q, w), wp.cw_mul(inverse, torque - wp.cross(w, wp.cw_mul(inertia, w)))
+
+
+@wp.func
+def integrate(
+    state: wp.array2d(dtype=float), i: int, params: wp.array2d(dtype=float), wrench: wp.array2d(dtype=float),
+    command: wp.vec4, body: Body, dt: float,
+):  # fmt: skip
+    """One step of row i towards rotor set-points `command` (rad/s): RK4."""
+    p = wp.vec3(state[i, 0], state[i, 1], state[i, 2])
+    q = wp.vec4(state[i, 3], state[i, 4], state[i, 5], state[i, 6])
+    v = wp.vec3(state[i, 7], state[i, 8], state[i, 9])
+    w = wp.vec3(state[i, 10], state[i, 11], state[i, 12])
+    r = wp.vec4(state[i, 13], state[i, 14], state[i, 15], state[i, 16])
+    m = params[i, 0]
+    inertia = wp.vec3(params[i, 1], params[i, 2], params[i, 3])
+    inverse = wp.vec3(params[i, 4], params[i, 5], params[i, 6])
+    lift = params[i, 7]
+    kappa = params[i, 8]
+    drag = wp.vec2(params[i, 11], params[i, 12])
+    target = command
+    if params[i, 13] > 0.0:
+        full = total(thrusts(r, body.curve, lift)) / (lift * body.full_thrust)
+        target *= wp.max(0.0, 1.0 - params[i, 13] * (body.sag_rate * state[i, 17] + body.sag_load * full))
+    r1, r2 = rotor_step(target, r, params[i, 9], params[i, 10])
+    twist = wp.vec3(wrench[i, 3], wrench[i, 4], wrench[i, 5])
+    if wp.dot(twist, twist) > 0.0:
+        twist = turn_back(q, twist)
+    pull = wp.vec3(wrench[i, 0], wrench[i, 1], wrench[i, 2]) / m - wp.vec3(0.0, 0.0, body.gravity)
+    near = drag[0] + drag[1] > 0.0 or (body.feet >= 0.0 and p[2] < NEAR)
+    first = load_of(r, body, m, lift, kappa, twist)
+    mid = load_of(r1, body, m, lift, kappa, twist)
+    last = load_of(r2, body, m, lift, kappa, twist)
+
+    h = 0.5 * dt
+    a1, q1, w1 = derivatives(p, q, v, w, first, pull, m, inertia, inverse, drag, near, body)
+    v2 = v + h * a1
+    a2, q2, w2 = derivatives(
+        p + h * v, q + h * q1, v2, w + h * w1, mid, pull, m, inertia, inverse, drag, near, body)  # fmt: skip
+    v3 = v + h * a2
+    a3, q3, w3 = derivatives(
+        p + h * v2, q + h * q2, v3, w + h * w2, mid, pull, m, inertia, inverse, drag, near, body)  # fmt: skip
+    v4 = v + dt * a3
+    a4, q4, w4 = derivatives(
+        p + dt * v3, q + dt * q3, v4, w + dt * w3, last, pull, m, inertia, inverse, drag, near, body)  # fmt: skip
+    p += dt * v + (dt * dt / 6.0) * (a1 + a2 + a3)
+    v += (dt / 6.0) * (a1 + 2.0 * (a2 + a3) + a4)
+    q = wp.normalize(q + (dt / 6.0) * (q1 + 2.0 * (q2 + q3) + q4))
+    w += (dt / 6.0) * (w1 + 2.0 * (w2 + w3) + w4)
+    for j in range(3):
+        state[i, j] = p[j]
+        state[i, 7 + j] = v[j]
+        state[i, 10 + j] = w[j]
+    for j in range(4):
+        state[i, 3 + j] = q[j]
+        state[i, 13 + j] = r2[j]
+    state[i, 17] = state[i, 17] + dt
+
+
+@wp.kernel
+def step_rotors(
+    state: wp.array2d(dtype=float), params: wp.array2d(dtype=float), wrench: wp.array2d(dtype=float),
+    command: wp.array2d(dtype=float), body: Body, dt: float, n: int,
+):  # fmt: skip
+    """n steps of `dt` with rotor speeds (B, 4) as command."""
+    i = wp.tid()
+    target = wp.vec4(command[i, 0], command[i, 1], command[i, 2], command[i, 3])
+    for j in range(4):
+        target[j] = wp.clamp(target[j], 0.0, body.max_speed)
+    for _k in range(n):
+        integrate(state, i, params, wrench, target, body, dt)
+
+
+@wp.func
+def roll_pitch(q: wp.vec4):
+    """Roll and pitch (deg) of the z-y-x Euler angles."""
+    roll = wp.atan2(2.0 * (q[3] * q[0] + q[1] * q[2]), 1.0 - 2.0 * (q[0] * q[0] + q[1] * q[1]))
+    pitch = wp.asin(wp.clamp(2.0 * (q[3] * q[1] - q[2] * q[0]), -1.0, 1.0))
+    return DEG * roll, DEG * pitch
+
+
+@wp.func
+def counts_of(thrust: float, body: Body, fw: Firmware):
+    """Motor counts for a quarter of the collective thrust, by the nominal curve."""
+    each = wp.max(0.0, 0.25 * thrust - body.curve[0])
+    root = wp.sqrt(body.curve[1] * body.curve[1] + 4.0 * body.curve[2] * each)
+    speed = (root - body.curve[1]) / (2.0 * body.curve[2])
+    return wp.clamp((speed - fw.speed_offset) / fw.speed_slope, 0.0, FULL)
+
+
+@wp.func
+def pid(memory: wp.array2d(dtype=float), i: int, j: int, error: float, kp: float, ki: float, limit: float, dt: float):
+    """Proportional and clamped integral part; the integral is memory[i, j]."""
+    area = wp.clamp(memory[i, j] + error * dt, -limit, limit)
+    memory[i, j] = area
+    return kp * error + ki * area
+
+
+@wp.func
+def firmware_step(
+    state: wp.array2d(dtype=float), memory: wp.array2d(dtype=float), i: int, command: wp.vec4, body: Body, fw: Firmware,
+    dt: float,
+):  # fmt: skip
+    """Rotor set-points (rad/s) for roll, pitch (rad), yaw rate (rad/s) and thrust (N): the Crazyflie firmware's cascade
+    of an attitude and a rate PID, and its mixer for a cross. Without thrust the motors stop and integrals are reset."""
+    counts = counts_of(command[3], body, fw)
+    out = wp.vec4(0.0)
+    if counts <= 0.0:
+        for j in range(5):
+            memory[i, j] = 0.0
+        for j in range(3):
+            memory[i, 5 + j] = DEG * state[i, 10 + j]
+        return out
+    roll, pitch = roll_pitch(wp.vec4(state[i, 3], state[i, 4], state[i, 5], state[i, 6]))
+    want = wp.vec3(
+        pid(memory, i, 0, DEG * command[0] - roll, fw.angle[0], fw.angle[1], fw.angle[2], dt),
+        pid(memory, i, 1, DEG * command[1] - pitch, fw.angle[0], fw.angle[1], fw.angle[2], dt),
+        DEG * command[2],
+    )
+    rate = DEG * wp.vec3(state[i, 10], state[i, 11], state[i, 12])
+    x = pid(memory, i, 2, want[0] - rate[0], fw.rate[0], fw.rate[1], fw.rate[3], dt)
+    y = pid(memory, i, 3, want[1] - rate[1], fw.rate[0], fw.rate[1], fw.rate[3], dt)
+    z = pid(memory, i, 4, want[2] - rate[2], fw.yaw[0], fw.yaw[1], fw.yaw[2], dt)
+    x -= fw.rate[2] * (rate[0] - memory[i, 5]) / dt
+    y -= fw.rate[2] * (rate[1] - memory[i, 6]) / dt
+    for j in range(3):
+        memory[i, 5 + j] = rate[j]
+    for j in range(4):
+        mixed = counts + 0.5 * wp.sign(body.y[j]) * x - 0.5 * wp.sign(body.x[j]) * y + body.spin[j] * z
+        mixed = wp.clamp(mixed, 0.0, FULL)
+        out[j] = wp.where(mixed > 0.0, fw.speed_offset + fw.speed_slope * mixed, 0.0)
+    return out
+
+
+@wp.kernel
+def step_attitude(
+    state: wp.array2d(dtype=float), params: wp.array2d(dtype=float), wrench: wp.array2d(dtype=float),
+    command: wp.array2d(dtype=float), before: wp.array2d(dtype=float), memory: wp.array2d(dtype=float), body: Body,
+    fw: Firmware, dt: float, n: int,
+):  # fmt: skip
+    """n steps of `dt` with roll, pitch (rad), yaw rate (rad/s) and thrust (N) as command (B, 4), which arrives after
+    the link's delay; until then, and from step to step, `before` is in force."""
+    i = wp.tid()
+    wait = int(params[i, 14])
+    aim = wp.vec4(before[i, 0], before[i, 1], before[i, 2], before[i, 3])
+    for k in range(n):
+        if k == wait:
+            aim = wp.vec4(command[i, 0], command[i, 1], command[i, 2], command[i, 3])
+        speeds = firmware_step(state, memory, i, aim, body, fw, dt)
+        for j in range(4):
+            speeds[j] = wp.min(speeds[j], body.max_speed)
+        integrate(state, i, params, wrench, speeds, body, dt)
+    for j in range(4):
+        before[i, j] = aim[j]
