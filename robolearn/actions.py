@@ -1,13 +1,14 @@
 """From a policy's action to a joint command, through the kinematic limits: the same in simulation and on hardware.
 
 An action term is a registered class with `target(action, last)` and its inverse `action(target, last)`, which tells a
-learner what the limits left of its action. Both take and return (B, n) tensors.
+learner what the limits left of its action. Both take and return (B, n) tensors. Terms move the arm; a gripper is added
+to any of them by `params.gripper` of the ActionSpec (see WithGripper).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -117,27 +118,65 @@ class JointEffort(_Scaled):
         return target / self.scale
 
 
+class WithGripper:
+    """An arm's term beside a gripper, which is the action's last number: a position target between `closed` (-1) and
+    `open` (+1), for each of `joints`; all three are lists in `params.gripper`, in rad or m. `scale` is the arm's."""
+
+    mode: ControlMode = "position"
+
+    def __init__(self, arm: ActionTerm, spec: ActionSpec, robot: RobotSpec, device: torch.device | str):
+        given = spec.params["gripper"]
+        self.joints, closed, opened = tuple(given["joints"]), given["closed"], given["open"]
+        _check_gripper(spec, robot, arm.mode, self.joints, closed, opened)
+        self.arm, self.n = arm, len(robot.arm_joints)
+        self.centre = (torch.tensor(opened, device=device) + torch.tensor(closed, device=device)) / 2
+        self.reach = (torch.tensor(opened, device=device) - torch.tensor(closed, device=device)) / 2
+
+    def target(self, action: Tensor, last: Tensor) -> Tensor:
+        arm = self.arm.target(action[:, :-1], last[:, : self.n])
+        return torch.cat((arm, self.centre + self.reach * action[:, -1:]), dim=1)
+
+    def action(self, target: Tensor, last: Tensor) -> Tensor:
+        arm = self.arm.action(target[:, : self.n], last[:, : self.n])
+        grip = ((target[:, self.n :] - self.centre) / self.reach).mean(1, keepdim=True)
+        return torch.cat((arm, grip), dim=1)
+
+
+def _check_gripper(spec: ActionSpec, robot: RobotSpec, mode: ControlMode, joints: tuple[str, ...],
+                   closed: list[float], opened: list[float]) -> None:  # fmt: skip
+    if mode != "position":
+        raise ValueError(f"'{spec.function}' commands efforts, a gripper positions: give the arm a position action")
+    if spec.names[-1] != "gripper":
+        raise ValueError(f"with params.gripper the action's last name must be 'gripper', got {spec.names}")
+    foreign = set(joints) - set(robot.gripper_joints)
+    if foreign or not joints:
+        raise ValueError(f"{robot.name}'s gripper has the joints {robot.gripper_joints}, not {sorted(foreign)}")
+    bounds = zip(joints, robot.of("lower", joints), robot.of("upper", joints), closed, opened, strict=True)
+    for name, lower, upper, a, b in bounds:
+        if a == b or not (lower <= a <= upper and lower <= b <= upper):
+            raise ValueError(f"{name}: closed and open must differ and lie in [{lower}, {upper}], got {a}, {b}")
+
+
 @dataclass(frozen=True)
 class Command:
-    """What goes to the arm's low-level controller for one period."""
+    """What goes to the low-level controllers of `Commander.joints` for one period."""
 
     target: Tensor  # (B, n) rad, m, N m or N, by `mode` of the term
     applied_action: Tensor  # (B, A)
-    clipped: Tensor  # (B,) bool: some joint was limited
+    clipped: Tensor  # (B,) bool: some joint of the arm was limited (a gripper always closes at its own pace)
 
 
 class Commander:
-    """An action term behind the limits, with the set-points it has let through."""
+    """An action term behind the limits, with the set-points it has let through. `joints` are the ones it moves: the
+    arm's, then the gripper's if the action has one."""
 
     def __init__(self, spec: ActionSpec, robot: RobotSpec, num_envs: int, dt: float, device: torch.device | str):
-        if spec.function not in ACTIONS:
-            raise KeyError(f"no action term '{spec.function}'; there are {', '.join(sorted(ACTIONS))}")
-        self.term = ACTIONS[spec.function](spec, robot, device)
+        self.term, self.joints = _term_of(spec, robot, device)
         self.mode = self.term.mode
-        self.low, self.high, self.dt = spec.low, spec.high, dt
-        self.limits = JointLimits.of(robot, robot.arm_joints, device)
-        self.effort_limit = torch.tensor(robot.of("effort_limit", robot.arm_joints), device=device)
-        rest = torch.tensor(robot.of("default_joint_pos", robot.arm_joints), device=device)
+        self.low, self.high, self.dt, self.n = spec.low, spec.high, dt, len(robot.arm_joints)
+        self.limits = JointLimits.of(robot, self.joints, device)
+        self.effort_limit = torch.tensor(robot.of("effort_limit", self.joints), device=device)
+        rest = torch.tensor(robot.of("default_joint_pos", self.joints), device=device)
         self.last = TargetState.at(rest.expand(num_envs, -1))
 
     def __call__(self, action: Tensor) -> Command:
@@ -149,8 +188,20 @@ class Commander:
             effort = torch.minimum(torch.maximum(wanted, -self.effort_limit), self.effort_limit)
             return Command(effort, self.term.action(effort, last), (effort != wanted).any(1))
         self.last, clipped = limit_target(wanted, self.last, self.limits, self.dt)
-        return Command(self.last.position, self.term.action(self.last.position, last), clipped.any(1))
+        applied = self.term.action(self.last.position, last)
+        return Command(self.last.position, applied, clipped[:, : self.n].any(1))
 
     def reset(self, mask: Tensor, joint_pos: Tensor) -> None:
-        """The environments in mask (B,) rest at joint_pos (B, n)."""
+        """The environments in mask (B,) rest at joint_pos (B, n), over `joints`."""
         self.last.reset(mask, joint_pos)
+
+
+def _term_of(spec: ActionSpec, robot: RobotSpec, device: torch.device | str) -> tuple[ActionTerm, tuple[str, ...]]:
+    """The term of a specification, and the joints that its targets are for."""
+    if spec.function not in ACTIONS:
+        raise KeyError(f"no action term '{spec.function}'; there are {', '.join(sorted(ACTIONS))}")
+    if "gripper" not in spec.params:
+        return ACTIONS[spec.function](spec, robot, device), robot.arm_joints
+    arm = ACTIONS[spec.function](replace(spec, names=spec.names[:-1]), robot, device)
+    both = WithGripper(arm, spec, robot, device)
+    return both, robot.arm_joints + both.joints

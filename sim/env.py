@@ -59,11 +59,12 @@ class SimEnv:
         b, device, cfg = self.num_envs, self.device, self.cfg.randomize
         self.chain = Chain(self.robot.urdf, self.robot.ee_link, self.robot.joint_names, device)
         self.terms = ObservationTerms(self.observation_spec, device)
-        self.memory = ObservationMemory(self.observation_spec, b, device)
+        self.memory = ObservationMemory(self.observation_spec, b, device, self.step_dt)
         self.commander = Commander(self.action_spec, self.robot, b, self.step_dt, device)
         self.sensor = randomize.Sensor(self.observation_spec, cfg, b, self.generator)
         self.pushes = randomize.Pushes(cfg, b, self.generator)
         self._arm = columns(self.robot.arm_ids)
+        self._driven = columns([self.robot.joint_names.index(n) for n in self.commander.joints])
         self._delay = randomize.Delay(cfg.action_delay, b, self.action_spec.dim, device)
         self._rest = torch.tensor(self.robot.default_joint_pos, device=device)
         self._spread = torch.tensor([n not in self.robot.gripper_joints for n in self.robot.joint_names], device=device)
@@ -176,10 +177,10 @@ class SimEnv:
         self._clips = self._clips + command.clipped
         if self.commander.mode == "effort":
             effort = torch.zeros_like(self._target)
-            effort[:, self._arm] = command.target
+            effort[:, self._driven] = command.target
             self.backend.write_targets(self.task.asset, effort=effort)
         else:
-            self._target[:, self._arm] = command.target
+            self._target[:, self._driven] = command.target
             sent = self._target
             if self.cfg.randomize.actuator_trim:
                 sent = sent.clone()
@@ -252,7 +253,7 @@ class SimEnv:
         if cfg.actuator_trim:
             trim = torch.randn(self._trim.shape, generator=generator, device=self.device) * cfg.actuator_trim
             self._trim = torch.where(row, trim, self._trim)
-        self.commander.reset(mask, start[:, self._arm])
+        self.commander.reset(mask, start[:, self._driven])
         self._delay.reset(mask, generator)
         self.sensor.reset(mask, generator)
         self.pushes.reset(mask)

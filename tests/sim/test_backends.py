@@ -244,7 +244,7 @@ def test_one_environment_behaves_as_the_first_of_many(make, task, engine):
         e.reset(seed=1)
         rest = e._rest.expand(e.num_envs, -1)
         e.backend.write_joints("robot", rest, torch.zeros_like(rest), torch.ones(e.num_envs, dtype=torch.bool))
-        e.commander.reset(torch.ones(e.num_envs, dtype=torch.bool), rest[:, e._arm])
+        e.commander.reset(torch.ones(e.num_envs, dtype=torch.bool), rest[:, e._driven])
     for act in acts[:5]:  # before any reset: draws depend on the batch
         one.step(act[:1])
         many.step(act)
