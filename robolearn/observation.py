@@ -65,7 +65,11 @@ def ee_position(robot: RobotState) -> Tensor:
 @term
 def ee_rotation_6d(robot: RobotState) -> Tensor:
     """First two columns of the rotation matrix (Zhou et al. 2019): continuous, unlike quaternions."""
-    return quat_to_matrix(robot.ee_pose[:, 3:])[..., :2].transpose(1, 2).flatten(1)
+    return _rotation_6d(robot.ee_pose[:, 3:])
+
+
+def _rotation_6d(quat: Tensor) -> Tensor:
+    return quat_to_matrix(quat)[..., :2].transpose(1, 2).flatten(1)
 
 
 @term
@@ -137,6 +141,40 @@ def disturbance(scene: SceneState, force: float, torque: float) -> Tensor:
 @term
 def last_action(action: Tensor) -> Tensor:
     return action
+
+
+@term
+def object_position(scene: SceneState, name: str) -> Tensor:
+    """In the base frame, m."""
+    return scene.objects[name].pose[:, :3]
+
+
+@term
+def object_rotation_6d(scene: SceneState, name: str) -> Tensor:
+    """In the base frame, as `ee_rotation_6d`."""
+    return _rotation_6d(scene.objects[name].pose[:, 3:])
+
+
+@term
+def object_position_ee(robot: RobotState, scene: SceneState, name: str) -> Tensor:
+    """From the end effector to the object's centre, m, in the end effector's frame."""
+    return scene.once(("object_position_ee", name), lambda: _position_in(robot.ee_pose, scene.objects[name].pose))
+
+
+def _position_in(frame: Tensor, pose: Tensor) -> Tensor:
+    return quat_apply(quat_conjugate(frame[:, 3:]), pose[:, :3] - frame[:, :3])
+
+
+@term
+def object_rotation_6d_ee(robot: RobotState, scene: SceneState, name: str) -> Tensor:
+    """In the end effector's frame, as `ee_rotation_6d`."""
+    return _rotation_6d(quat_mul(quat_conjugate(robot.ee_pose[:, 3:]), scene.objects[name].pose[:, 3:]))
+
+
+@term
+def height_error(scene: SceneState, name: str, command: str) -> Tensor:
+    """(B, 1) m: the commanded height, in the base frame, less that of the object's centre."""
+    return scene.commands[command] - scene.objects[name].pose[:, 2:3]
 
 
 class ObservationTerms:
