@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from robolearn.registry import claim
-from robolearn.rotations import pose_difference, quat_apply, quat_conjugate, quat_to_matrix
+from robolearn.rotations import pose_difference, quat_apply, quat_conjugate, quat_mul, quat_to_matrix
 from robolearn.spec import ObservationSpec, TermSpec, columns
 from robolearn.state import RobotState, SceneState
 
