@@ -17,7 +17,7 @@ from torch import Tensor
 from robolearn.kinematics import Chain, damped_ik
 from robolearn.limits import JointLimits, TargetState, limit_target
 from robolearn.registry import claim
-from robolearn.spec import ActionSpec, ControlMode, RobotSpec
+from robolearn.spec import ActionSpec, ControlMode, QuadrotorSpec, RobotSpec
 
 
 class ActionTerm(Protocol):
@@ -118,6 +118,50 @@ class JointEffort(_Scaled):
         return target / self.scale
 
 
+@action_term("rotor_speed")
+class RotorSpeed:
+    """Rotor set-points: -1 stands still, +1 is a quadrotor's full speed (rad/s)."""
+
+    mode: ControlMode = "velocity"
+
+    def __init__(self, spec: ActionSpec, robot: RobotSpec, device: torch.device | str):
+        vehicle = quadrotor_of(spec, robot)
+        self.half = 0.5 * vehicle.max_speed_radps
+        hover = vehicle.hover_speed_radps / self.half - 1.0
+        self.rest = torch.full((spec.dim,), hover, device=device)
+
+    def target(self, action: Tensor, last: Tensor) -> Tensor:
+        return self.half * (action + 1.0)
+
+    def action(self, target: Tensor, last: Tensor) -> Tensor:
+        return target / self.half - 1.0
+
+
+@action_term("attitude")
+class Attitude(_Scaled):
+    """Roll, pitch (rad), yaw rate (rad/s) and collective thrust (N): scale * action, the thrust about the weight."""
+
+    mode: ControlMode = "attitude"
+
+    def __init__(self, spec: ActionSpec, robot: RobotSpec, device: torch.device | str):
+        super().__init__(spec, robot, device)
+        weight = 9.81 * quadrotor_of(spec, robot).mass_kg
+        self.level = torch.tensor([0.0, 0.0, 0.0, weight], device=device)
+        self.rest = torch.zeros(spec.dim, device=device)
+
+    def target(self, action: Tensor, last: Tensor) -> Tensor:
+        return self.level + self.scale * action
+
+    def action(self, target: Tensor, last: Tensor) -> Tensor:
+        return (target - self.level) / self.scale
+
+
+def quadrotor_of(spec: ActionSpec, robot: RobotSpec) -> QuadrotorSpec:
+    if robot.quadrotor is None:
+        raise ValueError(f"'{spec.function}' is an action for quadrotors; {robot.name} is none")
+    return robot.quadrotor
+
+
 class WithGripper:
     """An arm's term beside a gripper, which is the action's last number: a position target between `closed` (-1) and
     `open` (+1), for each of `joints`; all three are lists in `params.gripper`, in rad or m. `scale` is the arm's."""
@@ -168,12 +212,13 @@ class Command:
 
 class Commander:
     """An action term behind the limits, with the set-points it has let through. `joints` are the ones it moves: the
-    arm's, then the gripper's if the action has one."""
+    arm's, then the gripper's if the action has one. `rest` (A,) is the action of a robot that stays where it is."""
 
     def __init__(self, spec: ActionSpec, robot: RobotSpec, num_envs: int, dt: float, device: torch.device | str):
         self.term, self.joints = _term_of(spec, robot, device)
         self.mode = self.term.mode
         self.low, self.high, self.dt, self.n = spec.low, spec.high, dt, len(robot.arm_joints)
+        self.rest: Tensor = getattr(self.term, "rest", torch.zeros(spec.dim, device=device))
         self.limits = JointLimits.of(robot, self.joints, device)
         self.effort_limit = torch.tensor(robot.of("effort_limit", self.joints), device=device)
         rest = torch.tensor(robot.of("default_joint_pos", self.joints), device=device)
@@ -184,6 +229,8 @@ class Commander:
         action = torch.nan_to_num(action, nan=0.0).clamp(self.low, self.high)
         last = self.last.position
         wanted = self.term.target(action, last)
+        if self.mode in ("velocity", "attitude"):  # of a quadrotor: bounded by the action's own bounds
+            return Command(wanted, action, torch.zeros(len(action), dtype=torch.bool, device=action.device))
         if self.mode == "effort":
             effort = torch.minimum(torch.maximum(wanted, -self.effort_limit), self.effort_limit)
             return Command(effort, self.term.action(effort, last), (effort != wanted).any(1))

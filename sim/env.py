@@ -57,7 +57,8 @@ class SimEnv:
 
     def _build_pipeline(self) -> None:
         b, device, cfg = self.num_envs, self.device, self.cfg.randomize
-        self.chain = Chain(self.robot.urdf, self.robot.ee_link, self.robot.joint_names, device)
+        flies = self.robot.quadrotor is not None
+        self.chain = None if flies else Chain(self.robot.urdf, self.robot.ee_link, self.robot.joint_names, device)
         self.terms = ObservationTerms(self.observation_spec, device)
         self.memory = ObservationMemory(self.observation_spec, b, device, self.step_dt)
         self.commander = Commander(self.action_spec, self.robot, b, self.step_dt, device)
@@ -70,7 +71,8 @@ class SimEnv:
         self._spread = torch.tensor([n not in self.robot.gripper_joints for n in self.robot.joint_names], device=device)
         self._target = self._rest.expand(b, -1).clone()
         self._trim = torch.zeros(b, len(self.robot.arm_ids), device=device)
-        self._action = torch.zeros(b, self.action_spec.dim, device=device)
+        self._action = self.commander.rest.repeat(b, 1)
+        self._disturbance = torch.zeros(b, 6, device=device)
         self.episode_length_buf = torch.zeros(b, dtype=torch.long, device=device)
         self._return = torch.zeros(b, device=device)
         self._clips = torch.zeros(b, device=device)
@@ -175,20 +177,30 @@ class SimEnv:
         delayed = self._delay(action).clamp(self.action_spec.low, self.action_spec.high)
         command = self.commander(delayed)
         self._clips = self._clips + command.clipped
-        if self.commander.mode == "effort":
-            effort = torch.zeros_like(self._target)
-            effort[:, self._driven] = command.target
-            self.backend.write_targets(self.task.asset, effort=effort)
-        else:
-            self._target[:, self._driven] = command.target
+        self._send(command.target)
+        if self.cfg.randomize.push_force_n:
+            both = self.pushes() + self._disturbance * float(self.robot.ee_link == self.robot.base_link)
+            self.backend.apply_wrench(self.task.asset, self.robot.ee_link, both)
+        return delayed, command.applied_action
+
+    def _send(self, target: Tensor) -> None:
+        """The command's target (B, n) to the engine, with the actuators' errors."""
+        backend, asset, mode = self.backend, self.task.asset, self.commander.mode
+        if mode == "position":
+            self._target[:, self._driven] = target
             sent = self._target
             if self.cfg.randomize.actuator_trim:
                 sent = sent.clone()
                 sent[:, self._arm] += self._trim
-            self.backend.write_targets(self.task.asset, position=sent)
-        if self.cfg.randomize.push_force_n:
-            self.backend.apply_wrench(self.task.asset, self.robot.ee_link, self.pushes())
-        return delayed, command.applied_action
+            backend.write_targets(asset, position=sent)
+        elif mode == "effort":
+            effort = torch.zeros_like(self._target)
+            effort[:, self._driven] = target
+            backend.write_targets(asset, effort=effort)
+        elif mode == "velocity":
+            backend.write_targets(asset, velocity=target)
+        else:
+            backend.write_attitude(asset, target + self._trim)
 
     def _recover(self, before: Tensor) -> Tensor:
         """Environments whose physics diverged, put back to the state before; they end without reward."""
@@ -205,6 +217,10 @@ class SimEnv:
         if bool(mask.any()):
             rest = self._rest.expand(self.num_envs, -1)
             self.backend.write_joints(self.task.asset, rest, torch.zeros_like(rest), mask)
+            if self.robot.quadrotor is not None:
+                start = torch.tensor(self.backend.scene.robots[self.task.asset].pose, device=self.device)
+                still = torch.zeros(self.num_envs, 6, device=self.device)
+                self.backend.write_pose(self.task.asset, start.expand(self.num_envs, 7), still, mask)
 
     def _states(self) -> tuple[RobotState, SceneState]:
         asset, backend = self.task.asset, self.backend
@@ -214,7 +230,10 @@ class SimEnv:
             root_pose=backend.pose(asset), root_vel=backend.velocity(asset),
             chain=self.chain,
         )  # fmt: skip
-        return robot, self.task.scene_state(backend)
+        scene = self.task.scene_state(backend)
+        if self.robot.quadrotor is not None:
+            scene.sensors["disturbance"] = self._disturbance
+        return robot, scene
 
     def _extras(self, robot: RobotState, scene: SceneState, diverged: Tensor) -> Extras:
         length = self.episode_length_buf.float()
@@ -252,13 +271,19 @@ class SimEnv:
         self._target = torch.where(row, start, self._target)
         if cfg.actuator_trim:
             trim = torch.randn(self._trim.shape, generator=generator, device=self.device) * cfg.actuator_trim
+            if self.commander.mode == "attitude":
+                trim[:, 2:] = 0.0
             self._trim = torch.where(row, trim, self._trim)
+        if cfg.disturbed:
+            drawn = randomize.draw_disturbance(cfg, self.num_envs, generator)
+            self._disturbance = torch.where(row, drawn, self._disturbance)
+            self.backend.apply_wrench(asset, self.robot.base_link, self._disturbance)
         self.commander.reset(mask, start[:, self._driven])
         self._delay.reset(mask, generator)
         self.sensor.reset(mask, generator)
         self.pushes.reset(mask)
         self.memory.reset(mask)
-        self._action = self._action * ~row
+        self._action = torch.where(row, self.commander.rest, self._action)
         self.episode_length_buf = self.episode_length_buf * ~mask
         self._return, self._clips = self._return * ~mask, self._clips * ~mask
         self.task.reset(self.backend, mask, generator)

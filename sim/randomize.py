@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -16,7 +17,9 @@ from sim.backends.base import Backend
 from sim.scene import Param
 
 Range = tuple[float, float]
-PARAMS: tuple[Param, ...] = ("mass", "inertia", "friction", "kp", "kd", "effort_limit")
+PARAMS: tuple[Param, ...] = get_args(Param)
+ABSENT_AT_ZERO = ("drag", "sag", "link_delay")
+"""A quadrotor flies without these; a scale of zero is then allowed."""
 
 
 @dataclass
@@ -32,11 +35,24 @@ class RandomizeCfg:
     """Gains and trim have no effect on joints that are controlled by effort."""
     kd: Range = (1.0, 1.0)
     effort_limit: Range = (1.0, 1.0)
+    thrust: Range = (1.0, 1.0)
+    """Of a quadrotor's rotors at the same speed; what follows is likewise a quadrotor's."""
+    reaction_torque: Range = (1.0, 1.0)
+    spin_up: Range = (1.0, 1.0)
+    """Time constant of the rotors."""
+    spin_down: Range = (1.0, 1.0)
+    drag: Range = (1.0, 1.0)
+    sag: Range = (1.0, 1.0)
+    link_delay: Range = (1.0, 1.0)
+    disturbance_force_n: float = 0.0
+    """Standard deviation, each axis, of a force on the base (world frame) that stays for a whole episode."""
+    disturbance_torque_nm: float = 0.0
     initial_joint_pos: float = 0.0
     """Each joint starts at most this far from its default, rad or m."""
     initial_joint_vel: float = 0.0
     actuator_trim: float = 0.0
-    """Standard deviation of a constant offset between commanded and reached set-point, rad or m."""
+    """Standard deviation of a constant offset between commanded and reached set-point, rad or m; of roll and pitch for
+    a quadrotor."""
     action_delay: tuple[int, int] = (0, 0)
     """Control periods, both ends included."""
     observation_delay: tuple[int, int] = (0, 0)
@@ -53,12 +69,14 @@ class RandomizeCfg:
     def __post_init__(self) -> None:
         for param in PARAMS:
             low, high = getattr(self, param)
-            _demand(0.0 < low <= high < math.inf, param, "0 < low <= high", f"{low}, {high}")
+            least = 0.0 if param in ABSENT_AT_ZERO else 1e-6
+            _demand(least <= low <= high < math.inf, param, "0 < low <= high", f"{low}, {high}")
         for delay in ("action_delay", "observation_delay"):
             low, high = getattr(self, delay)
             _demand(0 <= low <= high, delay, "0 <= low <= high", f"{low}, {high}")
         sizes = {f"observation_noise.{k}": v for k, v in self.observation_noise.items()}
-        for size in ("initial_joint_pos", "initial_joint_vel", "actuator_trim", "push_force_n"):
+        sized = ("initial_joint_pos", "initial_joint_vel", "actuator_trim", "push_force_n")
+        for size in (*sized, "disturbance_force_n", "disturbance_torque_nm"):
             sizes[size] = getattr(self, size)
         for name, value in sizes.items():
             _demand(0.0 <= value < math.inf, name, "at least 0", value)
@@ -66,6 +84,10 @@ class RandomizeCfg:
         _demand(0.0 <= dropout < 1.0, "observation_dropout", "in [0, 1)", dropout)
         _demand(0.0 <= pushed <= 1.0, "push_probability", "in [0, 1]", pushed)
         _demand(self.push_periods >= 1, "push_periods", "at least 1", self.push_periods)
+
+    @property
+    def disturbed(self) -> bool:
+        return self.disturbance_force_n > 0.0 or self.disturbance_torque_nm > 0.0
 
     @property
     def params(self) -> tuple[Param, ...]:
@@ -186,3 +208,9 @@ class Pushes:
         self.wrench = torch.where(starts[:, None], force, self.wrench) * (starts | (self.left > 0))[:, None]
         self.left = torch.where(starts, self.cfg.push_periods - 1, (self.left - 1).clamp_min(0))
         return self.wrench
+
+
+def draw_disturbance(cfg: RandomizeCfg, num_envs: int, generator: torch.Generator) -> Tensor:
+    """Forces and torques (B, 6) for an episode."""
+    size = torch.tensor([cfg.disturbance_force_n] * 3 + [cfg.disturbance_torque_nm] * 3, device=generator.device)
+    return size * torch.randn(num_envs, 6, generator=generator, device=generator.device)

@@ -10,7 +10,10 @@ from robolearn.spec import RobotSpec
 
 Pose = tuple[float, float, float, float, float, float, float]
 IDENTITY: Pose = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
-Param = Literal["mass", "inertia", "friction", "kp", "kd", "effort_limit"]
+Param = Literal[
+    "mass", "inertia", "friction", "kp", "kd", "effort_limit",
+    "thrust", "reaction_torque", "spin_up", "spin_down", "drag", "sag", "link_delay",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)

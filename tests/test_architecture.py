@@ -45,7 +45,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "sim/backends/looks.py",
         "robolearn/cli/play.py",
     ),
-    "warp": ("sim/backends/mujoco_warp*.py",),
+    "warp": ("sim/backends/mujoco_warp*.py", "sim/backends/quadrotor.py", "sim/vehicles/*"),
     "mujoco_warp": ("sim/backends/mujoco_warp*.py",),
     "pybullet": ("sim/backends/pybullet*.py", "sim/backends/bullet*.py"),
     "isaaclab": ("sim/backends/isaaclab*.py",),

@@ -145,7 +145,7 @@ class Painter:
             yield np.array(pose[:3]), rotation.reshape(3, 3), self.scene.markers[name].length_m
         for name, robot in self.scene.robots.items() if goals else ():
             body = self.data.body(f"{name}/{robot.spec.ee_link}")
-            yield body.xpos, body.xmat.reshape(3, 3), 0.06
+            yield body.xpos, body.xmat.reshape(3, 3), 0.06 if robot.spec.quadrotor is None else 0.03
 
     def _renderer(self, size: tuple[int, int], nice: bool) -> Any:
         if (size, nice) not in self._renderers:

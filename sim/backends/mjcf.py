@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import xml.etree.ElementTree as ElementTree
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from robolearn.config import ConfigError
 from robolearn.optional import lazy
 from robolearn.paths import resolve
 from robolearn.spec import RobotSpec
-from sim.backends import looks
+from sim.backends import looks, urdf
 from sim.scene import Box, CameraCfg, ContactSensorCfg, Cylinder, ObjectCfg, RobotCfg, SceneCfg, Sphere
 
 mujoco = lazy("mujoco", extra="mujoco")
@@ -73,45 +72,28 @@ def _hear_warnings() -> None:
 
 def _add_robot(spec: Any, name: str, cfg: RobotCfg, visual: bool) -> None:
     robot = cfg.spec
-    child = mujoco.MjSpec.from_string(_prepared_urdf(resolve(robot.urdf), visual))
-    _refuse_unphysical(child, robot)
+    child = mujoco.MjSpec.from_string(_urdf(robot, visual))
     frame = spec.worldbody.add_frame(pos=list(cfg.pose[:3]), quat=wxyz(cfg.pose[3:]))
     for first, second in robot.contact_exclude:
         child.add_exclude(bodyname1=first, bodyname2=second)
     for body in child.bodies[1:]:
         body.gravcomp = 1.0 if robot.gravity_compensation else 0.0
-    for i, joint in enumerate(robot.joint_names):
+    if robot.quadrotor is not None:  # drawn only: MuJoCo flies no quadrotors
+        child.body(robot.base_link).add_freejoint(name=robot.base_link)
+    for i, joint in enumerate(() if robot.quadrotor else robot.joint_names):
         _drive(child, robot, i, joint)
     if visual:
         looks.paint(child)
     spec.attach(child, prefix=f"{name}/", frame=frame)
 
 
-def _prepared_urdf(path: Path, visual: bool) -> str:
-    """The URDF with absolute mesh paths and the compiler settings that we rely on."""
-    root = ElementTree.parse(path).getroot()
-    for mesh in root.iter("mesh"):
-        name = mesh.get("filename", "")
-        file = resolve(name) if "://" in name else path.parent / name
-        if not file.is_file():
-            raise ConfigError(f"{path} names a mesh that is not there: {file}")
-        mesh.set("filename", str(file))
-    for old in root.findall("mujoco"):
-        root.remove(old)
-    for joint in root.findall("joint"):  # every joint of the specification has its own controller
-        for mimic in joint.findall("mimic"):
-            joint.remove(mimic)
+def _urdf(robot: RobotSpec, visual: bool) -> str:
+    """The prepared URDF with the compiler settings that we rely on."""
+    root = urdf.prepared(robot)
     settings = {"strippath": "false", "fusestatic": "false", "balanceinertia": "true"}
     settings["discardvisual"] = "false" if visual else "true"
     ElementTree.SubElement(ElementTree.SubElement(root, "mujoco"), "compiler", settings)
     return ElementTree.tostring(root, encoding="unicode")
-
-
-def _refuse_unphysical(child: Any, robot: RobotSpec) -> None:
-    names = {j.name for j in child.joints}
-    missing = [j for j in robot.joint_names if j not in names]
-    if missing:
-        raise ConfigError(f"{robot.urdf} has no joints {missing}; it has {sorted(names)}")
 
 
 def _drive(child: Any, robot: RobotSpec, i: int, name: str) -> None:

@@ -327,7 +327,7 @@ def step_attitude(
     """n steps of `dt` with roll, pitch (rad), yaw rate (rad/s) and thrust (N) as command (B, 4), which arrives after
     the link's delay; until then, and from step to step, `before` is in force."""
     i = wp.tid()
-    wait = int(params[i, 14])
+    wait = wp.min(int(params[i, 14]), n - 1)
     aim = wp.vec4(before[i, 0], before[i, 1], before[i, 2], before[i, 3])
     for k in range(n):
         if k == wait:

@@ -2,6 +2,8 @@
 
 import json
 import math
+from dataclasses import replace
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -25,7 +27,8 @@ def robot(request) -> RobotSpec:
 def test_its_urdf_has_its_joints_and_links(robot):
     root, joints = read_joints(resolve(robot.urdf))
     assert root == robot.base_link
-    assert set(robot.joint_names) == {j.name for j in joints if j.kind in MOVABLE}
+    kinds = ("fixed",) if robot.quadrotor else MOVABLE  # rotors turn in the vehicle's model, not in the URDF
+    assert set(robot.joint_names) == {j.name for j in joints if j.kind in kinds}
     links = {root} | {j.child for j in joints}
     assert robot.ee_link in links
     assert {link for pair in robot.contact_exclude for link in pair} <= links
@@ -45,6 +48,8 @@ def test_no_limit_is_missing(robot):
 
 
 def test_its_end_effector_can_be_computed_without_a_simulator(robot):
+    if robot.quadrotor:
+        pytest.skip("it has no end effector")
     chain = Chain(robot.urdf, robot.ee_link, robot.joint_names)
     pose, jacobian = chain.pose_and_jacobian(torch.tensor([robot.default_joint_pos]))
     assert pose.shape == (1, 7) and jacobian.shape == (1, 6, robot.dof)
@@ -54,3 +59,37 @@ def test_its_end_effector_can_be_computed_without_a_simulator(robot):
 
 def test_it_survives_json(robot):
     assert from_dict(RobotSpec, json.loads(json.dumps(to_dict(robot)))) == robot
+
+
+def test_a_quadrotors_urdf_says_the_same_as_its_specification(robot):
+    if robot.quadrotor is None:
+        pytest.skip("it does not fly")
+    tree, vehicle = ElementTree.parse(resolve(robot.urdf)), robot.quadrotor
+    inertia = tree.find(".//inertia").attrib
+    assert float(tree.find(".//mass").get("value")) == vehicle.mass_kg
+    assert tuple(float(inertia[k]) for k in ("ixx", "iyy", "izz")) == vehicle.inertia_kgm2
+    origins = {j.name: j.xyz[:2] for j in read_joints(resolve(robot.urdf))[1]}
+    assert tuple(origins[n] for n in robot.joint_names) == vehicle.rotor_xy_m
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mass_kg": 0.0}, "mass_kg must be finite and above 0, got 0.0"),
+        ({"mass_kg": 0.08}, "N of thrust cannot lift 0.08 kg"),
+        ({"inertia_kgm2": (1e-6, 1e-6, 1e-5)}, "no rigid body has the inertia"),
+        ({"inertia_kgm2": (1e-6, math.nan, 1e-6)}, r"inertia_kgm2\[1\] must be finite"),
+        ({"spin_up_s": -0.1}, "spin_up_s must be finite and above 0"),
+        ({"thrust_curve": (0.0, 0.0, 0.0)}, r"thrust_curve\[2\] must be"),
+    ],
+)
+def test_a_quadrotor_outside_physics_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        replace(config.entry("robot", "crazyflie").value.quadrotor, **change)
+
+
+def test_hover_thrust_of_the_crazyflie():
+    vehicle = config.entry("robot", "crazyflie").value.quadrotor
+    assert vehicle.hover_speed_radps * 60 / math.tau == pytest.approx(14476, rel=1e-4)  # sqrt(m g / 4 / 3.16e-10) rpm
+    assert 2 * vehicle.hover_speed_radps / vehicle.max_speed_radps - 1 == pytest.approx(0.334, abs=5e-4)
+    assert vehicle.speed_radps(vehicle.thrust_n(1234.0)) == pytest.approx(1234.0)
