@@ -76,12 +76,13 @@ def score(policy: Any, task: Any, backend: Any, episodes: int, seed: int, device
 
 def run_episodes(policy: Any, task: Any, backend: Any, episodes: int, seed: int, device: str = "auto",
                  trace_dir: Path | None = None) -> Any:  # fmt: skip
-    """Results of each episode, one an environment where that fits in 1024 of them. Divergences are written to
+    """Results of each episode, one an environment where the engine takes that many. Divergences are written to
     `trace_dir`."""
     from robolearn.loops.evaluate import run_episodes
     from robolearn.loops.log import Display
 
-    env = make_env(task, backend, min(episodes, 1024), device, seed, trace_dir)
+    most = config.entry("backend", backend.name).value.capabilities.evaluation_envs
+    env = make_env(task, backend, min(episodes, most), device, seed, trace_dir)
     try:
         require_fit(policy, env)
         with Display(episodes, "evaluate") as display:

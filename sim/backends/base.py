@@ -16,7 +16,7 @@ mujoco-warp 4.0 (`Model`, `Data` with a leading world dimension) and PyBullet 3.
 | `forward` | `sim.forward(); scene.update(0.0)` | `mjw.forward` | implicit |
 | `write_joints` | `write_joint_position_to_sim_index`, `.._velocity_..` | masked copy | `resetJointState` |
 | `write_pose` | `write_root_pose_to_sim_index`, `write_root_velocity_..` | masked copy | `resetBasePositionAndOrientation` |
-| `get_state, set_state` | `scene.get_state`, `scene.reset_to` | copies of qpos, qvel, act | `saveState` or our own arrays |
+| `get_state, set_state` | `scene.get_state`, `scene.reset_to` | copies of qpos, qvel, act | our own arrays |
 | `set_param` | `set_masses_index`, `write_joint_stiffness_to_sim_index` | fields expanded per world | `changeDynamics` |
 | `contact_force` | `ContactSensor.data.net_normal_forces_w` | contact sensor | `getContactPoints`, summed |
 | `jacobian` | `root_view.get_jacobians()` | from the chain (ours) | `calculateJacobian` |
@@ -38,6 +38,7 @@ from torch import Tensor
 
 from robolearn.config import ConfigError
 from robolearn.kinematics import Chain
+from robolearn.spec import RobotSpec
 from sim.scene import Param, SceneCfg
 
 
@@ -57,6 +58,20 @@ class Capabilities:
     randomized: frozenset[str] = frozenset()
     gpu: bool = False
     deterministic: bool = True
+    evaluation_envs: int = 1024
+    """Environments that an evaluation asks for; more episodes than that run one after the other in them."""
+
+
+def refuse_unstable(spec: RobotSpec, inertia: Sequence[float], physics_dt_s: float) -> None:
+    """Raise ConfigError unless kd dt < M_jj for every driven joint; `inertia` is M's diagonal at the default
+    posture. The damping is evaluated explicitly, once a sub-step, and there is no armature."""
+    for name, kd, limit, own in zip(spec.joint_names, spec.kd, spec.effort_limit, inertia, strict=True):
+        if limit > 0.0 and kd * physics_dt_s >= own:
+            raise ConfigError(
+                f"{spec.name}: {name} would be unstable at physics_dt_s = {physics_dt_s:.6f}: "
+                f"kd dt = {kd * physics_dt_s:.4f} is not below M_jj = {own:.4f}; "
+                f"shorten physics_dt_s below {own / kd:.6f} or lower kd"
+            )
 
 
 class Backend(ABC):
@@ -112,6 +127,11 @@ class Backend(ABC):
         """Set the targets (B, J) of the next `step`. Positions are reached linearly over its sub-steps
         (first-order hold, as the guard interpolates on hardware), velocities and efforts at once. An absent
         position stays as it was; absent velocities and efforts are zero."""
+
+    def write_attitude(self, asset: str, command: Tensor) -> None:
+        """Set roll, pitch (rad), yaw rate (rad/s) and collective thrust (N), (B, 4), for the firmware of a quadrotor.
+        Rotor speeds are velocities of `write_targets`; the last of the two that was called is in force."""
+        raise ConfigError(f"{type(self).__name__} flies no quadrotors; use backend=quadrotor or backend=pybullet")
 
     @abstractmethod
     def apply_wrench(self, asset: str, link: str | None, wrench: Tensor) -> None:

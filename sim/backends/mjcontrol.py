@@ -13,6 +13,7 @@ from torch import Tensor
 from robolearn.config import ConfigError
 from robolearn.optional import lazy
 from robolearn.spec import RobotSpec
+from sim.backends import base
 from sim.backends.mjcf import control_gain
 from sim.scene import SceneCfg
 
@@ -65,8 +66,10 @@ def owner(name: str) -> str:
 
 
 def refuse_unstable(model: Any, scene: SceneCfg) -> None:
-    """Raise ConfigError unless kd dt < M_jj for every driven joint at the default posture: the damping is
-    evaluated explicitly, once a sub-step, and there is no armature."""
+    """Raise ConfigError for gains that are too high for the time step, and for what MuJoCo cannot drive."""
+    for asset, robot in scene.robots.items():
+        if robot.spec.quadrotor is not None:
+            raise ConfigError(f"MuJoCo does not fly {asset}, a quadrotor; use backend=quadrotor or backend=pybullet")
     data = mujoco.MjData(model)
     for asset, robot in scene.robots.items():
         for name, value in zip(robot.spec.joint_names, robot.spec.default_joint_pos, strict=True):
@@ -75,15 +78,8 @@ def refuse_unstable(model: Any, scene: SceneCfg) -> None:
     inertia = np.zeros((model.nv, model.nv))
     mujoco.mj_fullM(model, data, inertia)
     for asset, robot in scene.robots.items():
-        spec = robot.spec
-        for name, kd, limit in zip(spec.joint_names, spec.kd, spec.effort_limit, strict=True):
-            dof = model.joint(f"{asset}/{name}").dofadr[0]
-            if limit > 0.0 and kd * scene.physics_dt_s >= inertia[dof, dof]:
-                raise ConfigError(
-                    f"{spec.name}: {name} would be unstable at physics_dt_s = {scene.physics_dt_s:.6f}: "
-                    f"kd dt = {kd * scene.physics_dt_s:.4f} is not below M_jj = {inertia[dof, dof]:.4f}; "
-                    f"shorten physics_dt_s below {inertia[dof, dof] / kd:.6f} or lower kd"
-                )
+        dofs = [int(model.joint(f"{asset}/{name}").dofadr[0]) for name in robot.spec.joint_names]
+        base.refuse_unstable(robot.spec, inertia[dofs, dofs].tolist(), scene.physics_dt_s)
 
 
 class Targets:

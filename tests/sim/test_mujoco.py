@@ -114,7 +114,7 @@ def test_an_absent_position_target_stands():
     torch.testing.assert_close(backend.joint_pos("robot"), rest, atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize("name", [n for n in config.names("robot")])
+@pytest.mark.parametrize("name", [n for n in config.names("robot") if config.entry("robot", n).value.quadrotor is None])
 def test_gains_of_registered_robots_are_stable(name):
     world({"robot": RobotCfg(config.entry("robot", name).value)})  # checked at build
 
@@ -123,6 +123,11 @@ def test_unstable_gains_are_refused_with_the_step_that_would_do():
     stiff = dataclasses.replace(FRANKA, kd=(60.0, 60.0, 55.0, 500.0, 25.0, 24.0, 19.0, 12.0, 12.0))
     with pytest.raises(ConfigError, match=r"panda_joint4 would be unstable.*is not below M_jj.*shorten physics_dt_s"):
         world({"robot": RobotCfg(stiff)})
+
+
+def test_a_quadrotor_is_refused_with_the_backends_that_fly():
+    with pytest.raises(ConfigError, match=r"MuJoCo does not fly robot, a quadrotor; use backend=quadrotor or"):
+        world({"robot": RobotCfg(config.entry("robot", "crazyflie").value)})
 
 
 # --- free bodies --------------------------------------------------------------------------------------------
