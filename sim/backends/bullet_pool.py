@@ -29,7 +29,7 @@ from sim.backends.bullet_plan import Layout, Plan, message
 START = "import sys; sys.path[:] = {path!r}; from sim.backends.bullet_worker import main; main()"
 SPARE = 0.8
 """Part of the memory that is available that environments may take."""
-GRACE_S = 5.0
+GRACE_S = 1.0
 
 
 class WorkerDiedError(UserError):
@@ -101,6 +101,8 @@ class Pool:
 
     def ask(self, request: bytes) -> list[dict[str, Any]]:
         """Send to all workers and wait for all their answers. Raises WorkerDiedError, or what a worker refused."""
+        if not self.workers:
+            raise WorkerDiedError("the PyBullet workers were ended")
         workers = [w for w in self.workers if w is not self.painter]
         for worker in workers:
             self._send(worker, request)
@@ -141,8 +143,6 @@ class Pool:
 
     def _mourn(self, worker: _Worker) -> NoReturn:
         """End the others and say which died, and of what."""
-        if self.workers == []:
-            raise WorkerDiedError("the PyBullet workers are closed")
         number, code = self.workers.index(worker), _code(worker.process)
         worker.said.seek(0)
         said = worker.said.read().decode(errors="replace").strip().splitlines()

@@ -22,6 +22,8 @@ MOVING, STATIC = 1, 2
 """Collision groups; what stands still does not collide with what stands still."""
 FREE = {"linearDamping": 0.0, "angularDamping": 0.0, "jointDamping": 0.0, "maxJointVelocity": 1e9, "restitution": 0.0}
 """Bullet's own drag and caps, off."""
+GROUND_M = (100.0, 100.0, 5.0)
+"""Half edges. Not a plane: Bullet finds all four corners of a box on a box at once, on a plane one a sub-step."""
 BASE = -1
 Pose = tuple[Any, Any]
 
@@ -64,15 +66,15 @@ class World:
         self.parts = {n: self._add_robot(r) for n, r in plan.robots.items()}
         self.parts |= {n: self._add_object(o) for n, o in plan.objects.items()}
         self.scales = dict.fromkeys(self.layout.params, 1.0)
-        self._sensed = {name: self._find_pair(bodies) for name, bodies in plan.sensors.items()}
+        self._sensed = {name: [self._find(b) for b in bodies] for name, bodies in plan.sensors.items()}
         self._moving = [
             (part.body, j) for part in self.parts.values() for j in part.solids if not (part.fixed and j == BASE)
         ]
 
     def _add_ground(self) -> int:
         c = self.client
-        plane = pybullet.createCollisionShape(pybullet.GEOM_PLANE, physicsClientId=c)
-        body: int = pybullet.createMultiBody(0.0, plane, physicsClientId=c)
+        slab = pybullet.createCollisionShape(pybullet.GEOM_BOX, halfExtents=GROUND_M, physicsClientId=c)
+        body: int = pybullet.createMultiBody(0.0, slab, basePosition=(0.0, 0.0, -GROUND_M[2]), physicsClientId=c)
         pybullet.changeDynamics(
             body, BASE, lateralFriction=self.plan.ground_friction, restitution=0.0, physicsClientId=c
         )
@@ -151,8 +153,8 @@ class World:
         """Roots and contact forces into the row; joints are read by their law."""
         for name, at in self.layout.roots.items():
             row[at] = self._root(self.parts[name])
-        for name, at in self.layout.contact.items():
-            row[at] = self._force(*self._sensed[name])
+        for name, force in (self._forces() if self._sensed else {}).items():
+            row[self.layout.contact[name]] = force
 
     def _place(self, part: Part, pose: list[float], velocity: list[float]) -> None:
         """Pose and velocity (linear, angular) of the body's frame; Bullet's are those of the centre of mass."""
@@ -199,16 +201,19 @@ class World:
         part = self.parts[asset]
         return part.body, part.links[link] if link else BASE
 
-    def _find_pair(self, bodies: list[str]) -> tuple[int, ...]:
-        return tuple(n for body in bodies for n in self._find(body))
-
-    def _force(self, body: int, link: int, other: int | None = None, other_link: int | None = None) -> np.ndarray:
-        """On the body, N, world frame: the sum over its contacts in the last sub-step, friction included."""
-        against = {} if other is None else {"bodyB": other, "linkIndexB": other_link}
-        total = np.zeros(3)
-        for p in pybullet.getContactPoints(body, linkIndexA=link, physicsClientId=self.client, **against):
-            total += np.multiply(p[9], p[7]) + np.multiply(p[10], p[11]) + np.multiply(p[12], p[13])
-        return total
+    def _forces(self) -> dict[str, np.ndarray]:
+        """By sensor: the force on its body, N, world frame, summed over its contacts in the last sub-step. All
+        contacts are asked for: asked for one body's, Bullet turns the normal towards it but not the friction."""
+        totals = {name: np.zeros(3) for name in self._sensed}
+        for p in pybullet.getContactPoints(physicsClientId=self.client):
+            force = np.multiply(p[9], p[7]) + np.multiply(p[10], p[11]) + np.multiply(p[12], p[13])
+            first, second = (p[1], p[3]), (p[2], p[4])
+            for name, (body, *other) in self._sensed.items():
+                if first == body and other in ([], [second]):
+                    totals[name] += force
+                elif second == body and other in ([], [first]):
+                    totals[name] -= force
+        return totals
 
     def push(self, row: np.ndarray) -> None:
         """Apply the row's wrenches for the sub-step that follows: Bullet forgets them after it."""
