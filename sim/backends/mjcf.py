@@ -19,6 +19,9 @@ from sim.scene import Box, CameraCfg, ContactSensorCfg, Cylinder, ObjectCfg, Rob
 mujoco = lazy("mujoco", extra="mujoco")
 GROUND, ROBOT, OBJECT = -1, 0, 1
 """Geom priorities: of two bodies in contact the higher one's friction counts, of two equals the larger."""
+STIFF_FRICTION = 10.0
+"""Friction's stiffness over the normal force's, and an elliptic cone with it: with MuJoCo's defaults a held cube creeps
+2.6 mm/s through the fingers, with these 0.2."""
 log = logging.getLogger(__name__)
 
 
@@ -35,6 +38,7 @@ def compile_scene(scene: SceneCfg, visual: bool = False) -> Any:
     _hear_warnings()
     spec = mujoco.MjSpec()
     spec.option.timestep = scene.physics_dt_s
+    spec.option.cone, spec.option.impratio = mujoco.mjtCone.mjCONE_ELLIPTIC, STIFF_FRICTION
     spec.option.gravity = [0.0, 0.0, -scene.gravity_mps2]
     spec.option.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
     if scene.ground:
