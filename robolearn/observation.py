@@ -101,6 +101,12 @@ def velocity_error(robot: RobotState, scene: SceneState, command: str) -> Tensor
 
 
 @term
+def acceleration(scene: SceneState, command: str) -> Tensor:
+    """The commanded one (elements 6 to 8 of the command), m/s2, world frame."""
+    return scene.commands[command][:, 6:9]
+
+
+@term
 def preview(robot: RobotState, scene: SceneState, command: str) -> Tensor:
     """Commanded positions (B, 3 n) as seen from the base, m, axes of the world."""
     ahead = scene.commands[command]

@@ -74,6 +74,7 @@ class SimEnv:
         self._action = self.commander.rest.repeat(b, 1)
         self._disturbance = torch.zeros(b, 6, device=device)
         self.episode_length_buf = torch.zeros(b, dtype=torch.long, device=device)
+        self.episode_limit_buf = torch.full_like(self.episode_length_buf, self.max_episode_length)
         self._return = torch.zeros(b, device=device)
         self._clips = torch.zeros(b, device=device)
 
@@ -103,13 +104,14 @@ class SimEnv:
         self.backend.step(self.cfg.decimation)
         diverged = self._recover(before)
         self.episode_length_buf = self.episode_length_buf + 1
+        self.task.advance(self.backend)
 
         robot, scene = self._states()
         terms = self.task.rewards(robot, scene, ActionState(commanded, self._action, previous))
         weighted = torch.stack(tuple(terms.values())) * self._weights
         reward = torch.where(diverged, 0.0, weighted.sum(0) * self.step_dt)
         terminated = self.task.terminated(robot, scene) | diverged
-        truncated = (self.episode_length_buf >= self.max_episode_length) & ~terminated
+        truncated = (self.episode_length_buf >= self.episode_limit_buf) & ~terminated
         self._return = self._return + reward
         done = terminated | truncated
         extras = self._extras(robot, scene, diverged)

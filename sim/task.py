@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from robolearn import config
+from robolearn.env import Env
 from robolearn.spec import ActionSpec, ObservationSpec, RobotSpec
 from robolearn.state import RobotState, SceneState
-from sim.backends.base import Backend
+from sim.backends.base import Backend, BackendCfg
 from sim.randomize import RandomizeCfg
 from sim.scene import SceneCfg
 
@@ -63,6 +65,11 @@ class Task(ABC):
         self.cfg = cfg
         self.robot: RobotSpec = config.entry("robot", robot).value
 
+    @classmethod
+    def fast_env(cls, cfg: TaskCfg, backend: BackendCfg, *args: Any) -> Env | None:
+        """An Env that does the same as `SimEnv(cfg, backend, *args)` in less time; None where there is none."""
+        return None
+
     @abstractmethod
     def scene(self) -> SceneCfg: ...
 
@@ -77,6 +84,9 @@ class Task(ABC):
 
     def reset(self, backend: Backend, mask: Tensor, generator: torch.Generator) -> None:  # noqa: B027 - likewise
         """Draw goals and place objects for the masked environments; the robot already stands at its start."""
+
+    def advance(self, backend: Backend) -> None:  # noqa: B027 - goals that stand still
+        """A period of physics is over: move goals, count; before anything of the period is read."""
 
     def scene_state(self, backend: Backend) -> SceneState:
         """What terms may read of the world besides the robot: objects, sensors, and the task's commands."""

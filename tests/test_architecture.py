@@ -23,7 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("rotations",),
     ("spec",),
     ("robots", "kinematics"),
-    ("state", "limits"),
+    ("state", "limits", "trajectories"),
     ("observation", "actions", "env", "nets"),
     ("policies",),
     ("bundle", "export", "data"),

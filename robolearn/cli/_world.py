@@ -25,7 +25,8 @@ def discover() -> None:
 def make_env(task: Any, backend: Any, num_envs: int, device: str, seed: int, trace_dir: Path | None = None) -> SimEnv:
     from sim.env import SimEnv
 
-    return SimEnv(task, backend, num_envs, pick_device(device, backend), seed, trace_dir)
+    args = task, backend, num_envs, pick_device(device, backend), seed, trace_dir
+    return config.entry("task", task.name).value.fast_env(*args) or SimEnv(*args)
 
 
 def pick_device(device: str, backend: Any) -> str:

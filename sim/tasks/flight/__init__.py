@@ -1,0 +1,1 @@
+"""Quadrotors: hovering and following trajectories."""
