@@ -59,7 +59,7 @@ class World:
         c, plan = self.client, self.plan
         pybullet.resetSimulation(physicsClientId=c)
         pybullet.setPhysicsEngineParameter(
-            fixedTimeStep=plan.dt_s, deterministicOverlappingPairs=1, enableFileCaching=0, physicsClientId=c
+            fixedTimeStep=plan.dt_s, deterministicOverlappingPairs=1, enableFileCaching=1, physicsClientId=c
         )
         pybullet.setGravity(0.0, 0.0, -plan.gravity_mps2, physicsClientId=c)
         self.ground = self._add_ground() if plan.ground_friction is not None else None

@@ -12,16 +12,25 @@ from sim.env import SimEnv
 from sim.randomize import RandomizeCfg
 
 config.discover(["robolearn.robots", "sim.tasks", "sim.backends"])
-ENGINES = ["mujoco"]
+STEPPERS = {"mujoco": "threads", "pybullet": "workers"}
+"""The setting that says how many steppers an engine has, if it has one."""
 TASKS = [n for n in config.names("task") if config.entry("task", n).module.startswith("sim.tasks")]
-EVERY = [pytest.param(t, e, id=f"{t}-{e}") for t in TASKS for e in ENGINES]
+
+
+def engines(task):
+    entry = config.entry("task", task)
+    return ["mujoco", "pybullet"] if entry.value(entry.config()).robot.quadrotor is None else ["quadrotor"]
+
+
+EVERY = [pytest.param(t, e, id=f"{t}-{e}") for t in TASKS for e in engines(t)]
+PARAMS = {"mass", "inertia", "friction", "kp", "kd", "effort_limit"}
 B, PERIODS = 5, 12
 
 
-def everything(task):
+def everything(task, engine):
     """All that can be randomised, at once."""
     noise = {t.field.name: 0.01 for t in task.observation_spec().terms("policy") if t.sensed}
-    ranges = {p: (0.8, 1.25) for p in ("mass", "inertia", "friction", "kp", "kd", "effort_limit")}
+    ranges = dict.fromkeys(PARAMS & config.entry("backend", engine).value.capabilities.randomized, (0.8, 1.25))
     return RandomizeCfg(
         **ranges, initial_joint_pos=0.1, initial_joint_vel=0.1, actuator_trim=0.01, action_delay=(0, 2),
         observation_delay=(0, 2), observation_dropout=0.2, observation_noise=noise, push_force_n=5.0,
@@ -39,14 +48,13 @@ def make(monkeypatch):
         cfg = entry.config(**changes)
         if wild:
             plain = entry.value.observation_spec
-            cfg.randomize = everything(entry.value(cfg))
+            cfg.randomize = everything(entry.value(cfg), engine)
             monkeypatch.setattr(
                 entry.value, "observation_spec",
                 lambda self: dataclasses.replace(plain(self), history={"policy": 3}),
             )  # fmt: skip
-        backend = config.entry("backend", engine).config()
-        if threads:
-            backend.threads = threads
+        setting = STEPPERS.get(engine)
+        backend = config.entry("backend", engine).config(**({setting: threads} if setting else {}))
         env = SimEnv(cfg, backend, num_envs, seed=seed)
         monkeypatch.undo()
         opened.append(env)
@@ -260,7 +268,10 @@ def test_diverged_physics_ends_only_its_own_environment(make, task, engine, monk
 
     def explode_once(n):
         step(n)
-        env.backend.write_joints("robot", rest, torch.full_like(rest, torch.nan), hit)
+        if env.robot.quadrotor is None:
+            env.backend.write_joints("robot", rest, torch.full_like(rest, torch.nan), hit)
+        else:
+            env.backend.write_pose("robot", env.backend.pose("robot"), torch.full((B, 6), torch.nan), hit)
         monkeypatch.undo()
 
     monkeypatch.setattr(env.backend, "step", explode_once)
