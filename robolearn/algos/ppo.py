@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,8 +34,8 @@ class PPOCfg(AlgoCfg):
     """linear: falls to zero over the training; constant; adaptive: follows desired_kl."""
     desired_kl: float = 0.01
     entropy: float = 0.0
-    value_weight: float = 1.0
     max_grad_norm: float = 1.0
+    """Of the policy's gradient, and of the critic's."""
     hidden: tuple[int, ...] = (128, 128)
     activation: str = "elu"
     initial_std: float = 0.5
@@ -50,9 +51,8 @@ class PPOCfg(AlgoCfg):
         for name in ("learning_rate", "clip", "initial_std", "min_std", "max_grad_norm", "desired_kl"):
             if not 0.0 < getattr(self, name) < math.inf:  # so that NaN is refused too
                 raise ValueError(f"algo.{name} must be finite and above 0, got {getattr(self, name)}")
-        for name in ("entropy", "value_weight"):
-            if not math.isfinite(getattr(self, name)):
-                raise ValueError(f"algo.{name} must be finite, got {getattr(self, name)}")
+        if not math.isfinite(self.entropy):
+            raise ValueError(f"algo.entropy must be finite, got {self.entropy}")
         if self.activation not in ACTIVATIONS:
             raise ValueError("algo.activation: " + unknown("activation", self.activation, tuple(ACTIVATIONS)))
 
@@ -78,7 +78,7 @@ class Rollout:
 
     def __init__(self, horizon: int, num_envs: int, dims: dict[str, int], device: torch.device):
         self.data = {k: torch.zeros(horizon, num_envs, n, device=device) for k, n in dims.items()}
-        flat = ("log_prob", "value", "next_value", "reward")
+        flat = ("log_prob", "value", "final_value", "reward")
         self.data |= {k: torch.zeros(horizon, num_envs, device=device) for k in flat}
         flags = ("terminated", "done")
         self.data |= {k: torch.zeros(horizon, num_envs, dtype=torch.bool, device=device) for k in flags}
@@ -94,7 +94,8 @@ class Rollout:
 
 @register("algo", "ppo", PPOCfg)
 class PPO:
-    """The critic reads the group `critic` if the task has one (asymmetric), else `policy`."""
+    """The critic reads the group `critic` if the task has one (asymmetric), else `policy`. It shares nothing with the
+    policy, so on a CPU the two learn at the same time, each on a core of its own."""
 
     def __init__(self, cfg: PPOCfg, spec: PolicySpec, num_envs: int, device: torch.device, generator: torch.Generator):
         self.cfg, self.device, self.generator = cfg, device, generator
@@ -107,8 +108,11 @@ class PPO:
         self.critic = mlp([n, *cfg.hidden, 1], cfg.activation).to(device)
         self.critic_normalizer = Normalizer(n).to(device)
         self.learning_rate = cfg.learning_rate
-        self.parameters = [*self.policy.parameters(), *self.critic.parameters()]
-        self.optimizer = torch.optim.Adam(self.parameters, lr=cfg.learning_rate, fused=True)
+        self.optimizers = {
+            name: torch.optim.Adam(net.parameters(), lr=cfg.learning_rate, fused=True)
+            for name, net in (("policy", self.policy), ("critic", self.critic))
+        }
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="critic") if device.type == "cpu" else None
         dims = {"obs": spec.observation.dim("policy"), "critic_obs": n, "action": spec.action.dim}
         self.rollout = Rollout(cfg.horizon, num_envs, dims, device)
 
@@ -116,28 +120,34 @@ class PPO:
 
     @torch.no_grad()
     def act(self, obs: Obs) -> Tensor:
-        seen, critic_seen = (
-            self.policy.normalizer(obs["policy"]),
-            self.critic_normalizer(obs[self.critic_group]),
-        )
-        mean, log_std = self.policy.distribution(seen)
+        mean, log_std = self.policy.distribution(self.policy.normalizer(obs["policy"]))
         noise = torch.randn(mean.shape, generator=self.generator, device=self.device)
         action = mean + log_std.exp() * noise
         self.rollout.put(
             obs=obs["policy"], critic_obs=obs[self.critic_group], action=action,
-            log_prob=log_prob(action, mean, log_std), value=self.critic(critic_seen).squeeze(-1),
+            log_prob=log_prob(action, mean, log_std), value=self._value(obs[self.critic_group]),
         )  # fmt: skip
         return action
 
     @torch.no_grad()
     def observe(self, obs: Obs, reward: Tensor, terminated: Tensor, truncated: Tensor, extras: Extras) -> None:
         done = terminated | truncated
-        final = extras["final_obs"][self.critic_group]
-        self.rollout.put(
-            reward=reward, terminated=terminated, done=done,
-            next_value=self.critic(self.critic_normalizer(final)).squeeze(-1),
-        )  # fmt: skip
+        self.rollout.put(reward=reward, terminated=terminated, done=done)
+        ended = truncated.nonzero().flatten()  # a terminated episode has no value afterwards
+        if len(ended):
+            final = extras["final_obs"][self.critic_group][ended]
+            self.rollout["final_value"][self.rollout.t, ended] = self._value(final)
         self.rollout.t += 1
+
+    def _value(self, obs: Tensor) -> Tensor:
+        return self.critic(self.critic_normalizer(obs)).squeeze(-1)
+
+    @torch.no_grad()
+    def _next_values(self, obs: Obs) -> Tensor:
+        """(T, B): the value after each period, of the last observation where an episode was cut off."""
+        data = self.rollout
+        after = torch.cat((data["value"][1:], self._value(obs[self.critic_group])[None]))
+        return torch.where(data["done"], data["final_value"], after)
 
     # --- learning --------------------------------------------------------------------------------------------------
 
@@ -145,7 +155,7 @@ class PPO:
         cfg, data = self.cfg, self.rollout
         if cfg.schedule == "linear":
             self.learning_rate = cfg.learning_rate * (1.0 - progress)
-        advantage = gae(data["reward"], data["value"], data["next_value"], data["terminated"], data["done"],
+        advantage = gae(data["reward"], data["value"], self._next_values(obs), data["terminated"], data["done"],
                         cfg.gamma, cfg.lam)  # fmt: skip
         batch = {k: data[k].flatten(0, 1) for k in ("action", "log_prob", "value")}
         batch["obs"] = self.policy.normalizer(data["obs"].flatten(0, 1))
@@ -155,40 +165,64 @@ class PPO:
         with torch.no_grad():
             mean, self._old_log_std = self.policy.distribution(batch["obs"])
         batch["mean"] = mean
-        sums: dict[str, Tensor] = {}
-        for _ in range(cfg.epochs):
-            order = torch.randperm(len(batch["action"]), generator=self.generator, device=self.device)
-            for ids in order.chunk(cfg.minibatches):
-                for key, value in self._minibatch({k: v[ids] for k, v in batch.items()}).items():
-                    sums[key] = sums.get(key, torch.zeros((), device=self.device)) + value
+        n = len(batch["action"])
+        orders = [torch.randperm(n, generator=self.generator, device=self.device) for _ in range(cfg.epochs)]
+        ids = [part for order in orders for part in order.chunk(cfg.minibatches)]
+        figures = self._learn(batch, ids)
         self.policy.normalizer.update(data["obs"].flatten(0, 1))
         self.critic_normalizer.update(data["critic_obs"].flatten(0, 1))
         self.rollout.t = 0
-        figures = {k: float(v) / (cfg.epochs * cfg.minibatches) for k, v in sums.items()}
         spread = float(self._old_log_std.exp().mean())
         return figures | {"learning_rate": self.learning_rate, "std": spread}
 
-    def _minibatch(self, b: dict[str, Tensor]) -> dict[str, Tensor]:
-        cfg = self.cfg
-        mean, log_std = self.policy.distribution(b["obs"])
-        ratio = torch.exp(log_prob(b["action"], mean, log_std) - b["log_prob"])
-        clipped = ratio.clamp(1.0 - cfg.clip, 1.0 + cfg.clip)
-        surrogate = -torch.minimum(ratio * b["advantage"], clipped * b["advantage"]).mean()
-        value = self.critic(b["critic_obs"]).squeeze(-1)
-        near = b["value"] + (value - b["value"]).clamp(-cfg.clip, cfg.clip)
-        value_loss = torch.maximum((value - b["return"]) ** 2, (near - b["return"]) ** 2).mean()
-        entropy = log_std.sum()
-        loss = surrogate + cfg.value_weight * value_loss - cfg.entropy * entropy
-        kl = self._kl(mean.detach(), log_std.detach(), b["mean"])
-        if cfg.schedule == "adaptive":
-            self._adapt(float(kl))
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate
-        self.optimizer.zero_grad(set_to_none=True)
+    def _learn(self, batch: dict[str, Tensor], ids: list[Tensor]) -> dict[str, float]:
+        """Both networks over the minibatches `ids`; the means of their figures."""
+        if self._pool is None:
+            critic_figures = self._learn_critic(batch, ids)
+            return self._learn_policy(batch, ids) | critic_figures
+        critic = self._pool.submit(self._in_thread, torch.get_num_threads(), batch, ids)
+        return self._learn_policy(batch, ids) | critic.result()
+
+    def _in_thread(self, threads: int, batch: dict[str, Tensor], ids: list[Tensor]) -> dict[str, float]:
+        torch.set_num_threads(threads)  # a thread begins with one a core
+        return self._learn_critic(batch, ids)
+
+    def _learn_policy(self, batch: dict[str, Tensor], ids: list[Tensor]) -> dict[str, float]:
+        cfg, b = self.cfg, batch
+        kl_sum = surrogate_sum = torch.zeros((), device=self.device)
+        for rows in ids:
+            mean, log_std = self.policy.distribution(b["obs"][rows])
+            ratio = torch.exp(log_prob(b["action"][rows], mean, log_std) - b["log_prob"][rows])
+            clipped = ratio.clamp(1.0 - cfg.clip, 1.0 + cfg.clip)
+            advantage = b["advantage"][rows]
+            surrogate = -torch.minimum(ratio * advantage, clipped * advantage).mean()
+            kl = self._kl(mean.detach(), log_std.detach(), b["mean"][rows])
+            if cfg.schedule == "adaptive":
+                self._adapt(float(kl))
+            self._descend("policy", surrogate - cfg.entropy * log_std.sum(), self.learning_rate)
+            kl_sum, surrogate_sum = kl_sum + kl, surrogate_sum + surrogate.detach()
+        return {"surrogate": float(surrogate_sum) / len(ids), "kl": float(kl_sum) / len(ids)}
+
+    def _learn_critic(self, batch: dict[str, Tensor], ids: list[Tensor]) -> dict[str, float]:
+        clip, b, rate = self.cfg.clip, batch, self.learning_rate
+        total = torch.zeros((), device=self.device)
+        for rows in ids:
+            value, old, target = self.critic(b["critic_obs"][rows]).squeeze(-1), b["value"][rows], b["return"][rows]
+            near = old + (value - old).clamp(-clip, clip)
+            loss = torch.maximum((value - target) ** 2, (near - target) ** 2).mean()
+            self._descend("critic", loss, rate)
+            total = total + loss.detach()
+        return {"value_loss": float(total) / len(ids)}
+
+    def _descend(self, name: str, loss: Tensor, rate: float) -> None:
+        """One step of Adam on the network `name`, its gradient clipped to max_grad_norm."""
+        optimizer = self.optimizers[name]
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.parameters, cfg.max_grad_norm)
-        self.optimizer.step()
-        return {"surrogate": surrogate.detach(), "value_loss": value_loss.detach(), "kl": kl}
+        nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], self.cfg.max_grad_norm)
+        optimizer.step()
 
     def _kl(self, mean: Tensor, log_std: Tensor, old_mean: Tensor) -> Tensor:
         """KL(old || new), averaged over the minibatch."""
@@ -210,7 +244,7 @@ class PPO:
             "policy": self.policy.state_dict(),
             "critic": self.critic.state_dict(),
             "critic_normalizer": self.critic_normalizer.state_dict(),
-            "optimizer": self.optimizer.state_dict()["state"],
+            "optimizer": {name: o.state_dict()["state"] for name, o in self.optimizers.items()},
             "learning_rate": self.learning_rate,
         }
 
@@ -218,7 +252,8 @@ class PPO:
         self.policy.load_state_dict(state["policy"])
         self.critic.load_state_dict(state["critic"])
         self.critic_normalizer.load_state_dict(state["critic_normalizer"])
-        groups = self.optimizer.state_dict()["param_groups"]
-        moments = {int(i): m for i, m in state["optimizer"].items()}
-        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        for name, optimizer in self.optimizers.items():
+            moments = {int(i): m for i, m in state["optimizer"][name].items()}
+            groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": moments, "param_groups": groups})
         self.learning_rate = state["learning_rate"]

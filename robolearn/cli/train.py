@@ -54,6 +54,8 @@ class TrainCfg:
     total_steps: int = option(1_000_000, "environment steps, over all environments")
     run_dir: str = option("", "folder to write; made of name, date and seed under runs/ if not given")
     run_name: str = option("", "first part of that folder")
+    short_episodes: float = option(0.0, "share of the environments whose episodes end early: more starts are seen")
+    short_episode_s: float = option(1.0, "after this long, as by a time limit")
     eval_episodes: int = option(500, "episodes of the evaluation at the end; 0 for none")
     checkpoint_every_s: float = option(20.0, "seconds between checkpoints")
     torch_threads: int = option(1, "of the update on a CPU; more pays for large networks on an idle machine only")
@@ -63,6 +65,8 @@ class TrainCfg:
             raise ValueError(f"seed must be from 0 to {2**31 - 1}, got {self.seed}")
         if self.num_envs < 1 or self.total_steps < 1 or self.eval_episodes < 0:
             raise ValueError("num_envs and total_steps must be at least 1, eval_episodes at least 0")
+        if not 0.0 <= self.short_episodes <= 1.0 or not self.short_episode_s > 0.0:
+            raise ValueError("short_episodes must be in [0, 1], short_episode_s above 0")
 
 
 def help_text() -> str:
@@ -119,6 +123,7 @@ def _new_folder(cfg: TrainCfg, overrides: list[str]) -> Path:
 def _train(cfg: TrainCfg, folder: Path, resume: bool, started: float) -> int:
     env = _world.make_env(cfg.task, cfg.backend, cfg.num_envs, cfg.device, cfg.seed, folder / "diverged")
     with _exclusive(folder):  # only now: a world that cannot be built leaves no folder behind
+        _shorten(env, cfg)
         trainer = _trainer(cfg, env, folder, started)
         if resume:
             _restore(trainer, folder)
@@ -134,6 +139,11 @@ def _train(cfg: TrainCfg, folder: Path, resume: bool, started: float) -> int:
         finally:
             env.close()
     return 0
+
+
+def _shorten(env: SimEnv, cfg: TrainCfg) -> None:
+    count = round(cfg.short_episodes * env.num_envs)
+    env.episode_limit_buf[:count] = max(1, round(cfg.short_episode_s / env.step_dt))
 
 
 def _restore(trainer: Trainer, folder: Path) -> None:

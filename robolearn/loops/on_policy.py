@@ -119,7 +119,9 @@ class Trainer:
         obs, _ = self.env.reset()
         phase = torch.rand(self.env.num_envs, generator=self.generator, device=self.env.device)
         if self.env.num_envs > 1:
-            self.env.episode_length_buf = (phase * self.env.max_episode_length).long()
+            self.env.episode_length_buf.copy_(
+                phase * getattr(self.env, "episode_limit_buf", self.env.max_episode_length)
+            )
         return obs
 
     def _iterate(self) -> dict[str, float]:
