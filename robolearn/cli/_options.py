@@ -24,7 +24,7 @@ def describe(cls: type) -> str:
         if "help" not in field.metadata:
             continue
         default = "required" if field.default == MISSING else f"default {field.default!r}"
-        if field.default in ("", None):
+        if field.default in ("", None, dataclasses.MISSING):
             default = "optional"
         choices = field.metadata["choices"]
         text = field.metadata["help"] + (f" ({', '.join(choices)})" if choices else "")
