@@ -105,12 +105,13 @@ def total(t: wp.vec4):
 
 @wp.func
 def feet(p: wp.vec3, q: wp.vec4, v: wp.vec3, w: wp.vec3, body: Body):
-    """Force (world) and torque (body), per kg, of four feet under the rotors on the plane z = 0: spring and damper,
-    friction against sliding that never pulls back."""
+    """Force (world) and torque (body), per kg, of the eight corners of a box on the plane z = 0: four feet under the
+    rotors and, for one that lies on its back, as many above. Spring and damper; friction is viscous up to 0.8 of the
+    pressure, so that a push F creeps at F / (m natural frequency)."""
     force = wp.vec3(0.0)
     torque = wp.vec3(0.0)
-    for j in range(4):
-        arm = wp.vec3(body.x[j], body.y[j], -body.feet)
+    for j in range(8):
+        arm = wp.vec3(body.x[j % 4], body.y[j % 4], wp.where(j < 4, -body.feet, body.feet))
         at = p + turn(q, arm)
         if at[2] < 0.0:
             speed = v + turn(q, wp.cross(w, arm))
