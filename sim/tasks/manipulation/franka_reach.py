@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 import torch
@@ -17,21 +16,15 @@ from robolearn.state import RobotState, SceneState
 from sim.backends.base import Backend
 from sim.randomize import RandomizeCfg
 from sim.scene import CameraCfg, FrameMarker, RobotCfg, SceneCfg
-from sim.task import ActionState, Task, TaskCfg
+from sim.task import ActionState, Task
+from sim.tasks.manipulation.franka import FrankaCfg, arm_action, demand_positive, nearness
 
 GOALS = 1 << 16
 
 
 @dataclass
-class FrankaReachCfg(TaskCfg):
+class FrankaReachCfg(FrankaCfg):
     name: str = "franka_reach"
-    decimation: int = 12
-    action: str = "joint_position_delta"
-    """Or joint_position (about the default posture), or ee_delta (by differential IK)."""
-    joint_step_rad: float = 0.06
-    """Joint actions: what one means."""
-    ee_step_m: float = 0.04
-    ee_step_rad: float = 0.15
     goal_spread_rad: float = 0.7
     """Goals are the poses of joint positions this far, uniformly, about the default posture: all are reachable."""
     goal_min_m: tuple[float, float, float] = (0.25, -0.45, 0.12)
@@ -62,9 +55,8 @@ class FrankaReachCfg(TaskCfg):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("joint_step_rad", "ee_step_m", "ee_step_rad", "position_scale_m", "rotation_scale_rad"):
-            if not 0.0 < getattr(self, name) < math.inf:
-                raise ValueError(f"task.{name} must be positive, got {getattr(self, name)}")
+        for name in ("position_scale_m", "rotation_scale_rad"):
+            demand_positive(self, name)
 
 
 @register("task", "franka_reach", FrankaReachCfg)
@@ -109,17 +101,7 @@ class FrankaReach(Task):
         return ObservationSpec({"policy": policy})
 
     def action_spec(self) -> ActionSpec:
-        cfg, joints = self.cfg, self.robot.arm_joints
-        if cfg.action == "ee_delta":
-            names, scale = ("x", "y", "z", "rx", "ry", "rz"), (cfg.ee_step_m,) * 3 + (cfg.ee_step_rad,) * 3
-            return ActionSpec("ee_delta", names, "m, rad", frame="base", scale=scale)
-        if cfg.action == "joint_position_delta":
-            return ActionSpec(cfg.action, joints, "rad", scale=(cfg.joint_step_rad,) * len(joints))
-        if cfg.action == "joint_position":
-            return ActionSpec(cfg.action, joints, "rad", scale=(cfg.goal_spread_rad,) * len(joints))
-        raise ConfigError(
-            f"no action '{cfg.action}' for franka_reach; there are joint_position_delta, joint_position, ee_delta"
-        )
+        return arm_action(self.cfg, self.robot)
 
     def setup(self, backend: Backend, generator: torch.Generator) -> None:
         self.goals = self._goal_table(torch.Generator(generator.device).manual_seed(0))  # the picks depend on the seed
@@ -185,8 +167,3 @@ class FrankaReach(Task):
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.goal = state["goal"]
-
-
-def nearness(error: Tensor, scale: float) -> Tensor:
-    """One at zero error, 0.24 at `scale`: 1 - tanh(error / scale)."""
-    return 1.0 - torch.tanh(error / scale)
