@@ -121,9 +121,9 @@ def motions(spec: RobotSpec, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def rest(engine: str, spec: RobotSpec, seed: int) -> Recording:
-    """The contact force (T, cubes, 3) of cubes that were put down."""
+    """The contact force (T, cubes, 3) of cubes that fall 5 mm and lie."""
     names = [f"cube{i}" for i in range(len(CUBES_KG))]
-    cubes = {n: _box(0.1, 0.4 * i, m) for i, (n, m) in enumerate(zip(names, CUBES_KG, strict=True))}
+    cubes = {n: _box(0.1, 0.4 * i, m, drop=0.005) for i, (n, m) in enumerate(zip(names, CUBES_KG, strict=True))}
     sensors = {n: ContactSensorCfg(n) for n in names}
     backend = _build(engine, _scene(cubes, sensors), 1)
     force = []
@@ -156,8 +156,8 @@ def _scene(objects: dict[str, ObjectCfg], sensors: dict[str, ContactSensorCfg] |
     return SceneCfg(idle, objects, contact_sensors=sensors or {}, physics_dt_s=DT_S, gravity_mps2=G_MPS2)
 
 
-def _box(height: float, y: float, mass: float, friction: float = 0.8) -> ObjectCfg:
-    return ObjectCfg(Box((0.1, 0.1, height)), mass, (0.0, y, height / 2, 0.0, 0.0, 0.0, 1.0), friction=friction)
+def _box(height: float, y: float, mass: float, friction: float = 0.8, drop: float = 0.0) -> ObjectCfg:
+    return ObjectCfg(Box((0.1, 0.1, height)), mass, (0.0, y, height / 2 + drop, 0.0, 0.0, 0.0, 1.0), friction=friction)
 
 
 # --- comparing -----------------------------------------------------------------------------------------------

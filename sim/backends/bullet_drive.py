@@ -38,7 +38,8 @@ class Law(Protocol):
 
 
 class JointLaw:
-    """clip(kp (q* - q) + kd (v* - v) + effort* + gravity torque, +-effort_limit), q* on its way linearly."""
+    """clip(kp (q* - q) + kd (v* - v) + effort* + gravity torque, +-effort_limit), q* on its way linearly; and the
+    viscous friction of the joints, which no motor feels."""
 
     def __init__(self, worlds: list[World], rows: np.ndarray, layout: Layout, name: str, plan: Plan):
         robot = plan.robots[name]
@@ -50,6 +51,7 @@ class JointLaw:
         shape = (len(worlds), robot.spec.dof)
         self.q, self.v, self.torque = np.zeros(shape), np.zeros(shape), np.zeros(shape)
         self.gravity = np.zeros(shape)
+        self.damping = np.array(robot.damping)
 
     def begin(self, live: list[int]) -> None:
         layout, name = self.layout, self.name
@@ -73,7 +75,7 @@ class JointLaw:
         target = self.start + (self.end_ - self.start) * (k / n)
         wanted = self.kp * (target - self.q) - self.kd * self.v + self.feed + self.gravity
         self.torque = np.clip(wanted, -self.limit, self.limit)
-        for i, torque in zip(self.live, self.torque.tolist(), strict=True):
+        for i, torque in zip(self.live, (self.torque - self.damping * self.v).tolist(), strict=True):
             pybullet.setJointMotorControlArray(
                 self.body[i], self.joints, pybullet.TORQUE_CONTROL, forces=torque,
                 physicsClientId=self.worlds[i].client,

@@ -10,31 +10,27 @@ import numpy as np
 from sim.backends.bullet_world import World, pybullet
 
 NEAR_M, FAR_M = 0.02, 50.0
-FLOOR = (0.62, 0.66, 0.70, 1.0)
-AXES = (("x", (0.85, 0.2, 0.2, 1.0)), ("y", (0.2, 0.7, 0.3, 1.0)), ("z", (0.2, 0.4, 0.9, 1.0)))
+AXES = ((0.85, 0.2, 0.2, 1.0), (0.2, 0.7, 0.3, 1.0), (0.2, 0.4, 0.9, 1.0))
 AWAY = (0.0, 0.0, -1000.0)
 
 
 class Painter:
     def __init__(self, world: World):
         self.world, self.client = world, world.client
-        if world.ground is not None:
-            self._add((20.0, 20.0, 0.01), FLOOR, (0.0, 0.0, -0.01))
         self.triads = {name: self._triad(length) for name, length in world.plan.markers.items()}
 
-    def _add(self, half: tuple[float, float, float], rgba: tuple[float, ...], at: tuple[float, float, float]) -> int:
-        """A box to look at."""
+    def _bar(self, half: list[float], rgba: tuple[float, ...]) -> int:
+        """A box to look at, out of sight."""
         shape = pybullet.createVisualShape(
             pybullet.GEOM_BOX, halfExtents=half, rgbaColor=rgba, physicsClientId=self.client
         )
-        body: int = pybullet.createMultiBody(0.0, -1, shape, at, physicsClientId=self.client)
+        body: int = pybullet.createMultiBody(0.0, -1, shape, AWAY, physicsClientId=self.client)
         return body
 
     def _triad(self, length: float) -> list[int]:
         thin = 0.04 * length
         return [
-            self._add(tuple(length / 2 if i == axis else thin for i in range(3)), rgba, AWAY)  # type: ignore[arg-type]
-            for axis, (_, rgba) in enumerate(AXES)
+            self._bar([length / 2 if i == axis else thin for i in range(3)], rgba) for axis, rgba in enumerate(AXES)
         ]
 
     def picture(self, row: np.ndarray, eye: list[float], target: list[float], link: str | None, fov_deg: float,

@@ -15,7 +15,7 @@ from robolearn.paths import resolve
 from robolearn.spec import RobotSpec, from_dict, to_dict
 from sim.backends import urdf
 from sim.backends.meshes import Solid, solid_of
-from sim.scene import Box, Cylinder, Mesh, ObjectCfg, RobotCfg, SceneCfg, Sphere
+from sim.scene import Box, Cylinder, Mesh, ObjectCfg, Param, RobotCfg, SceneCfg, Sphere
 
 Numbers = list[float]
 
@@ -31,6 +31,8 @@ class RobotPlan:
     apart: list[list[str]]
     """Pairs of links that do not collide."""
     friction: float
+    damping: Numbers
+    """Of the joints, N m s/rad."""
 
 
 @dataclass
@@ -51,7 +53,7 @@ class Plan:
     objects: dict[str, ObjectPlan]
     sensors: dict[str, list[str]]
     """Name -> body, and the other body or nothing."""
-    randomized: list[list[str]]
+    randomized: list[tuple[str, Param]]
     dt_s: float
     gravity_mps2: float
     ground_friction: float | None
@@ -84,7 +86,7 @@ def plan_of(scene: SceneCfg, visual: bool = False) -> Plan:
         {n: _robot(r, surface) for n, r in scene.robots.items()},
         {n: _object(o, surface) for n, o in scene.objects.items()},
         {n: [s.body, *([s.other] if s.other else [])] for n, s in scene.contact_sensors.items()},
-        [list(pair) for pair in scene.randomized],
+        list(scene.randomized),
         scene.physics_dt_s,
         scene.gravity_mps2,
         surface if scene.ground else None,
@@ -107,9 +109,10 @@ def _robot(cfg: RobotCfg, friction: float) -> RobotPlan:
     _refuse_strangers(root, cfg.spec)
     urdf.complete_inertials(root)
     urdf.limit_joints(root, cfg.spec)
+    damping = urdf.take_damping(root, cfg.spec)
     return RobotPlan(
         cfg.spec, ElementTree.tostring(root, encoding="unicode"), list(cfg.pose), True, urdf.links(root),
-        [list(pair) for pair in urdf.apart(root, cfg.spec.contact_exclude)], friction,
+        [list(pair) for pair in urdf.apart(root, cfg.spec.contact_exclude)], friction, damping,
     )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ FREE = {"linearDamping": 0.0, "angularDamping": 0.0, "jointDamping": 0.0, "maxJo
 """Bullet's own drag and caps, off."""
 GROUND_M = (100.0, 100.0, 5.0)
 """Half edges. Not a plane: Bullet finds all four corners of a box on a box at once, on a plane one a sub-step."""
+FLOOR = (0.62, 0.66, 0.70, 1.0)
 BASE = -1
 Pose = tuple[Any, Any]
 
@@ -74,7 +75,11 @@ class World:
     def _add_ground(self) -> int:
         c = self.client
         slab = pybullet.createCollisionShape(pybullet.GEOM_BOX, halfExtents=GROUND_M, physicsClientId=c)
-        body: int = pybullet.createMultiBody(0.0, slab, basePosition=(0.0, 0.0, -GROUND_M[2]), physicsClientId=c)
+        seen = -1
+        if self.plan.visual:
+            form = {"halfExtents": GROUND_M, "rgbaColor": FLOOR}
+            seen = pybullet.createVisualShape(pybullet.GEOM_BOX, **form, physicsClientId=c)
+        body: int = pybullet.createMultiBody(0.0, slab, seen, (0.0, 0.0, -GROUND_M[2]), physicsClientId=c)
         pybullet.changeDynamics(
             body, BASE, lateralFriction=self.plan.ground_friction, restitution=0.0, physicsClientId=c
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 import xml.etree.ElementTree as ElementTree
-from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from robolearn.errors import ConfigError
@@ -123,5 +122,11 @@ def limit_joints(root: Element, spec: RobotSpec) -> None:
         limit.set("upper", str(high))
 
 
-def write(root: Element, path: Path) -> None:
-    ElementTree.ElementTree(root).write(path, encoding="unicode")
+def take_damping(root: Element, spec: RobotSpec) -> list[float]:
+    """The file's viscous friction of each joint, N m s/rad or N s/m; the file then has none."""
+    found = dict.fromkeys(spec.joint_names, 0.0)
+    for joint in root.findall("joint"):
+        dynamics = joint.find("dynamics")
+        if dynamics is not None:
+            found[joint.get("name", "")] = float(dynamics.attrib.pop("damping", 0.0))
+    return [found[name] for name in spec.joint_names]

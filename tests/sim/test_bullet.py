@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import mujoco
 import mujoco_worlds
 import numpy as np
 import pytest
@@ -75,18 +76,25 @@ def test_positions_ramp_over_the_sub_steps_and_efforts_do_not(bullet):
     same(ramped.joint_vel("robot"), by_hand.joint_vel("robot"), 1e-4)
 
 
-def test_inertias_are_mujocos(bullet):
-    """The mass matrix's diagonal at the default posture, with links that have no mass or none written down."""
-    import mujoco
+def with_a_tag(tmp_path):
+    """A cart-pole with an inertia that no body can have, and a link without any on its pole."""
+    text = resolve(CARTPOLE.urdf).read_text().replace('izz="0.0001"', 'izz="0.05"')
+    tag = '<link name="tag"/><joint name="glue" type="fixed"><parent link="pole"/><child link="tag"/></joint></robot>'
+    (tmp_path / "tagged.urdf").write_text(text.replace("</robot>", tag))
+    return dataclasses.replace(CARTPOLE, urdf=str(tmp_path / "tagged.urdf"))
 
-    for spec in (FRANKA, CARTPOLE):
-        model = mujoco_worlds.world({"robot": RobotCfg(spec)}).model
-        data, matrix = mujoco.MjData(model), np.zeros((model.nv, model.nv))
-        data.qpos[:] = spec.default_joint_pos
-        mujoco.mj_forward(model, data)
-        mujoco.mj_fullM(model, data, matrix)
-        about = bullet({"robot": RobotCfg(spec)}, num_envs=1).pool.about
-        assert about["inertia"]["robot"] == pytest.approx(np.diag(matrix).tolist(), rel=1e-6)
+
+@pytest.mark.parametrize("name", ["franka", "cartpole", "tagged"])
+def test_inertias_are_mujocos(bullet, name, tmp_path):
+    """The mass matrix's diagonal at the default posture, with links that have no mass or none written down."""
+    spec = with_a_tag(tmp_path) if name == "tagged" else config.entry("robot", name).value
+    model = mujoco_worlds.world({"robot": RobotCfg(spec)}).model
+    data, matrix = mujoco.MjData(model), np.zeros((model.nv, model.nv))
+    data.qpos[:] = spec.default_joint_pos
+    mujoco.mj_forward(model, data)
+    mujoco.mj_fullM(model, data, matrix)
+    about = bullet({"robot": RobotCfg(spec)}, num_envs=1).pool.about
+    assert about["inertia"]["robot"] == pytest.approx(np.diag(matrix).tolist(), rel=1e-6)
 
 
 def test_no_drag_and_no_motor_slows_a_free_joint(bullet):
@@ -95,6 +103,20 @@ def test_no_drag_and_no_motor_slows_a_free_joint(bullet):
     backend.write_joints("robot", torch.zeros(2, 2), spin, everyone(backend))
     backend.step(240)
     same(backend.joint_vel("robot"), spin, 1e-5)
+
+
+def test_damping_and_friction_of_the_urdf_are_mujocos(bullet, tmp_path):
+    text = resolve(CARTPOLE.urdf).read_text().replace("<axis", '<dynamics damping="0.3" friction="0.05"/><axis')
+    (tmp_path / "stiff.urdf").write_text(text)
+    spec = dataclasses.replace(CARTPOLE, urdf=str(tmp_path / "stiff.urdf"))
+    backends = [w({"robot": RobotCfg(spec)}, ground=False) for w in (bullet, mujoco_worlds.world)]
+    for backend in backends:
+        spin = torch.tensor([[0.5, 0.0], [0.0, 2.0]])
+        backend.write_joints("robot", torch.zeros(2, 2), spin, everyone(backend))
+        backend.step(24)
+        assert backend.joint_effort("robot").abs().max() == 0.0
+    same(backends[0].joint_vel("robot"), backends[1].joint_vel("robot"), 0.02)
+    assert backends[0].joint_vel("robot")[0, 0] < 0.49
 
 
 def test_joint_limits_are_the_specifications(bullet):

@@ -117,6 +117,17 @@ def test_an_explosion_inside_the_engine_leaves_nothing_behind(bullet):
     assert torch.equal(backend.get_state(), twin.get_state())
 
 
+def test_a_nan_in_the_engine_leaves_nothing_behind(bullet):
+    backend, twin = (bullet({"robot": RobotCfg(CARTPOLE)}, {"cube": cube(0.3)}, num_envs=1) for _ in range(2))
+    backend.write_targets("robot", effort=torch.full((1, 2), torch.nan))
+    backend.step(3)
+    assert backend.finite().tolist() == [False]
+    backend.set_state(twin.get_state())
+    for b in (backend, twin):
+        b.step(120)
+    assert torch.equal(backend.get_state(), twin.get_state())
+
+
 # --- processes -----------------------------------------------------------------------------------------------
 
 
@@ -219,6 +230,27 @@ def test_workers_end_with_their_parent_however_it_ends(how):
     assert set(os.listdir("/dev/shm")) <= before
     assert said.count("Traceback") == (how == signal.SIGINT)  # the parent's own
     assert "bullet_worker" not in said
+
+
+def test_an_interrupt_that_the_parent_handles_leaves_the_workers_at_work():
+    code = PARENT.replace(
+        "while True:\n    backend.step(100)",
+        """
+import signal
+heard = []
+signal.signal(signal.SIGINT, lambda *_: heard.append(1))
+while not heard:
+    backend.step(100)
+backend.step(100)
+print("still here")
+""",
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    pids = json.loads(parent.stdout.readline())
+    os.killpg(parent.pid, signal.SIGINT)
+    out, _ = parent.communicate(timeout=20)
+    assert (out, parent.returncode) == ("still here\n", 0)
+    assert gone(pids)
 
 
 def test_workers_start_without_torch():
