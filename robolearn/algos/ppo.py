@@ -188,15 +188,16 @@ class PPO:
         return self._learn_critic(batch, ids)
 
     def _learn_policy(self, batch: dict[str, Tensor], ids: list[Tensor]) -> dict[str, float]:
-        cfg, b = self.cfg, batch
+        cfg = self.cfg
+        packed, widths = _packed(batch, ("obs", "action", "mean", "log_prob", "advantage"))
         kl_sum = surrogate_sum = torch.zeros((), device=self.device)
         for rows in ids:
-            mean, log_std = self.policy.distribution(b["obs"][rows])
-            ratio = torch.exp(log_prob(b["action"][rows], mean, log_std) - b["log_prob"][rows])
-            clipped = ratio.clamp(1.0 - cfg.clip, 1.0 + cfg.clip)
-            advantage = b["advantage"][rows]
+            obs, action, old_mean, old_log_prob, advantage = _pick(packed, rows, widths)
+            mean, log_std = self.policy.distribution(obs)
+            ratio = torch.exp(log_prob(action, mean, log_std) - old_log_prob[:, 0])
+            clipped, advantage = ratio.clamp(1.0 - cfg.clip, 1.0 + cfg.clip), advantage[:, 0]
             surrogate = -torch.minimum(ratio * advantage, clipped * advantage).mean()
-            kl = self._kl(mean.detach(), log_std.detach(), b["mean"][rows])
+            kl = self._kl(mean.detach(), log_std.detach(), old_mean)
             if cfg.schedule == "adaptive":
                 self._adapt(float(kl))
             self._descend("policy", surrogate - cfg.entropy * log_std.sum(), self.learning_rate)
@@ -204,10 +205,12 @@ class PPO:
         return {"surrogate": float(surrogate_sum) / len(ids), "kl": float(kl_sum) / len(ids)}
 
     def _learn_critic(self, batch: dict[str, Tensor], ids: list[Tensor]) -> dict[str, float]:
-        clip, b, rate = self.cfg.clip, batch, self.learning_rate
+        clip, rate = self.cfg.clip, self.learning_rate
+        packed, widths = _packed(batch, ("critic_obs", "value", "return"))
         total = torch.zeros((), device=self.device)
         for rows in ids:
-            value, old, target = self.critic(b["critic_obs"][rows]).squeeze(-1), b["value"][rows], b["return"][rows]
+            obs, old, target = _pick(packed, rows, widths)
+            value = self.critic(obs)
             near = old + (value - old).clamp(-clip, clip)
             loss = torch.maximum((value - target) ** 2, (near - target) ** 2).mean()
             self._descend("critic", loss, rate)
@@ -257,3 +260,13 @@ class PPO:
             groups = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": moments, "param_groups": groups})
         self.learning_rate = state["learning_rate"]
+
+
+def _packed(batch: dict[str, Tensor], keys: tuple[str, ...]) -> tuple[Tensor, list[int]]:
+    """The columns side by side, (N, sum of widths): a minibatch is then picked by one copy of whole rows."""
+    parts = [batch[k] if batch[k].dim() == 2 else batch[k][:, None] for k in keys]
+    return torch.cat(parts, dim=1), [p.shape[1] for p in parts]
+
+
+def _pick(packed: Tensor, rows: Tensor, widths: list[int]) -> tuple[Tensor, ...]:
+    return packed.index_select(0, rows).split(widths, dim=1)
