@@ -14,7 +14,7 @@ from torch import Tensor
 from robolearn.errors import ConfigError, unknown
 from robolearn.spec import ObservationSpec
 from sim.backends.base import Backend
-from sim.scene import Param
+from sim.scene import ADDED, Param, unchanged
 
 Range = tuple[float, float]
 PARAMS: tuple[Param, ...] = get_args(Param)
@@ -24,7 +24,8 @@ ABSENT_AT_ZERO = ("drag", "sag", "link_delay")
 
 @dataclass
 class RandomizeCfg:
-    """Ranges are uniform and drawn anew at each reset; the defaults change nothing."""
+    """Ranges are uniform and drawn anew at each reset; the defaults change nothing. Those of parameters are scales of
+    the robot's specification, where nothing else is said."""
 
     mass: Range = (1.0, 1.0)
     """Scale of the masses of all links of the robot."""
@@ -35,6 +36,10 @@ class RandomizeCfg:
     """Gains and trim have no effect on joints that are controlled by effort."""
     kd: Range = (1.0, 1.0)
     effort_limit: Range = (1.0, 1.0)
+    joint_damping: Range = (0.0, 0.0)
+    """Not a scale: viscous friction in N m s/rad, added to every joint of the arm."""
+    joint_friction: Range = (0.0, 0.0)
+    """Not a scale: Coulomb friction in N m, added to every joint of the arm."""
     thrust: Range = (1.0, 1.0)
     """Of a quadrotor's rotors at the same speed; what follows is likewise a quadrotor's."""
     reaction_torque: Range = (1.0, 1.0)
@@ -69,8 +74,9 @@ class RandomizeCfg:
     def __post_init__(self) -> None:
         for param in PARAMS:
             low, high = getattr(self, param)
-            least = 0.0 if param in ABSENT_AT_ZERO else 1e-6
-            _demand(least <= low <= high < math.inf, param, "0 < low <= high", f"{low}, {high}")
+            zero = param in (*ABSENT_AT_ZERO, *ADDED)
+            must = f"0 {'<=' if zero else '<'} low <= high"
+            _demand((0.0 if zero else 1e-6) <= low <= high < math.inf, param, must, f"{low}, {high}")
         for delay in ("action_delay", "observation_delay"):
             low, high = getattr(self, delay)
             _demand(0 <= low <= high, delay, "0 <= low <= high", f"{low}, {high}")
@@ -92,7 +98,7 @@ class RandomizeCfg:
     @property
     def params(self) -> tuple[Param, ...]:
         """The parameters that vary."""
-        return tuple(p for p in PARAMS if getattr(self, p) != (1.0, 1.0))
+        return tuple(p for p in PARAMS if tuple(getattr(self, p)) != (unchanged(p),) * 2)
 
 
 def _demand(holds: bool, name: str, must: str, got: object) -> None:

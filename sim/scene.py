@@ -11,9 +11,18 @@ from robolearn.spec import RobotSpec
 Pose = tuple[float, float, float, float, float, float, float]
 IDENTITY: Pose = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
 Param = Literal[
-    "mass", "inertia", "friction", "kp", "kd", "effort_limit",
+    "mass", "inertia", "friction", "kp", "kd", "effort_limit", "joint_damping", "joint_friction",
     "thrust", "reaction_torque", "spin_up", "spin_down", "drag", "sag", "link_delay",
 ]  # fmt: skip
+"""What an engine can vary. Most are scales: factors of the value that a robot was built with, 1 being that value."""
+ADDED: tuple[Param, ...] = ("joint_damping", "joint_friction")
+"""These are added instead, as a robot is built without: N m s/rad of viscous and N m of Coulomb friction in every joint
+of its arm (N s/m and N where a joint slides); 0 is the robot as built."""
+
+
+def unchanged(param: Param) -> float:
+    """The value of a parameter with which a robot is as it was built."""
+    return 0.0 if param in ADDED else 1.0
 
 
 @dataclass(frozen=True)

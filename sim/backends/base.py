@@ -158,12 +158,13 @@ class Backend(ABC):
 
     @abstractmethod
     def set_param(self, asset: str, param: Param, scale: Tensor, mask: Tensor) -> None:
-        """Scale a declared parameter by (B,), relative to the value it was built with. The gravity
-        feed-forward stays that of the masses as built: a controller knows no others."""
+        """Set a declared parameter to (B,): a factor of the value it was built with, or for those in `scene.ADDED`
+        what is added to it (N m s/rad, N m). The gravity feed-forward stays that of the masses as built: a controller
+        knows no others."""
 
     @abstractmethod
     def params(self) -> dict[str, Tensor]:
-        """The scales in force, `asset.param` -> (B,)."""
+        """What `set_param` was last given, `asset.param` -> (B,)."""
 
     @abstractmethod
     def finite(self) -> Tensor:

@@ -39,7 +39,9 @@ class Law(Protocol):
 
 class JointLaw:
     """clip(kp (q* - q) + kd (v* - v) + effort* + gravity torque, +-effort_limit), q* on its way linearly; and the
-    viscous friction of the joints, which no motor feels."""
+    viscous friction of the joints, which no motor feels: explicit as the law, stable while (kd + damping) dt < M_jj.
+    Bullet itself has the dry one.
+    """
 
     def __init__(self, worlds: list[World], rows: np.ndarray, layout: Layout, name: str, plan: Plan):
         robot = plan.robots[name]
@@ -51,7 +53,8 @@ class JointLaw:
         shape = (len(worlds), robot.spec.dof)
         self.q, self.v, self.torque = np.zeros(shape), np.zeros(shape), np.zeros(shape)
         self.gravity = np.zeros(shape)
-        self.damping = np.array(robot.damping)
+        self.passive = np.array(robot.damping)
+        self.arm = np.isin(robot.spec.joint_names, robot.spec.arm_joints)
 
     def begin(self, live: list[int]) -> None:
         layout, name = self.layout, self.name
@@ -60,6 +63,8 @@ class JointLaw:
         self.q, self.v = np.split(rows[:, layout.joints[name]], 2, axis=1)
         self.start, self.end_ = rows[:, layout.start[name]], rows[:, layout.end[name]]
         self.kp, self.kd, self.limit = (self._scaled(rows, p) for p in ("kp", "kd", "effort_limit"))
+        damping = layout.params.get(f"{name}.joint_damping")
+        self.damping = self.passive if damping is None else self.passive + rows[:, damping] * self.arm
         self.feed = self.kd * rows[:, layout.feed_velocity[name]] + rows[:, layout.feed_effort[name]]
         self.gravity = np.zeros_like(self.q)
 

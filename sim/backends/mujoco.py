@@ -27,10 +27,11 @@ from sim.backends.base import Backend, BackendCfg, Capabilities
 from sim.backends.looks import Painter
 from sim.backends.mjcf import compile_scene
 from sim.backends.mjcontrol import Targets, gain_param, gain_scale, owner, refuse_unstable, slots_of
-from sim.scene import Param, SceneCfg
+from sim.scene import Param, SceneCfg, unchanged
 
 mujoco = lazy("mujoco", extra="mujoco")
 rollout = lazy("mujoco.rollout", extra="mujoco")
+RIGID = 0.9995  # impedance of dry friction: MuJoCo's own 0.9 to 0.95 lets a loaded joint slip visibly
 EXPLODED = 1e6  # rad, m or their rates: no robot moves so
 
 
@@ -50,7 +51,9 @@ class Mujoco(Backend):
     capabilities = Capabilities(
         cameras=True,
         contact_sensors=True,
-        randomized=frozenset({"mass", "inertia", "friction", "kp", "kd", "effort_limit"}),
+        randomized=frozenset(
+            {"mass", "inertia", "friction", "kp", "kd", "effort_limit", "joint_damping", "joint_friction"}
+        ),
     )
 
     def __init__(self, cfg: MujocoCfg, scene: SceneCfg, num_envs: int, device: torch.device, seed: int):
@@ -59,7 +62,7 @@ class Mujoco(Backend):
         refuse_unstable(self.model, scene)
         self.threads = min(cfg.threads or usable_cores(), usable_cores())
         self._models = [self.model] * num_envs
-        self._params = {f"{a}.{p}": torch.ones(num_envs) for a, p in scene.randomized}
+        self._params = {f"{a}.{p}": torch.full((num_envs,), unchanged(p)) for a, p in scene.randomized}
         if scene.randomized:
             self._models = [copy.copy(self.model) for _ in range(num_envs)]
         self._pool = rollout.Rollout(nthread=self.threads if self.threads > 1 else 0)
@@ -287,6 +290,17 @@ class Mujoco(Backend):
     def _scale_effort_limit(self, model: Any, asset: str, param: Param, scale: float) -> None:
         base, joints = self.model, self.model.actuator_trnid[self._actuators(asset), 0]
         model.jnt_actfrcrange[joints] = base.jnt_actfrcrange[joints] * scale
+
+    def _scale_joint_damping(self, model: Any, asset: str, param: Param, added: float) -> None:
+        ids, name = self._arm_dofs(asset), "dof_damping" if param == "joint_damping" else "dof_frictionloss"
+        getattr(model, name)[ids] = getattr(self.model, name)[ids] + added
+        model.dof_solimp[ids, :2] = RIGID  # or a joint would creep within its dry friction
+
+    _scale_joint_friction = _scale_joint_damping
+
+    def _arm_dofs(self, asset: str) -> list[int]:
+        joints = self.scene.robots[asset].spec.arm_joints
+        return [int(self.model.joint(f"{asset}/{name}").dofadr[0]) for name in joints]
 
     def params(self) -> dict[str, Tensor]:
         return dict(self._params)

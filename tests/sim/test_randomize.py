@@ -8,6 +8,7 @@ import torch
 from robolearn.errors import ConfigError
 from robolearn.spec import Field, ObservationSpec, TermSpec
 from sim.randomize import ABSENT_AT_ZERO, PARAMS, Delay, Pushes, RandomizeCfg, Sensor, draw_params, uniform
+from sim.scene import ADDED
 
 CPU = torch.device("cpu")
 B = 4
@@ -235,6 +236,7 @@ def test_draws_do_not_depend_on_the_mask():
 def test_nothing_varies_by_default():
     assert RandomizeCfg().params == ()
     assert RandomizeCfg(friction=(0.5, 1.0)).params == ("friction",)
+    assert RandomizeCfg(joint_friction=(1.0, 1.0), joint_damping=(0.0, 0.0)).params == ("joint_friction",)
 
 
 def test_uniform_keeps_its_bounds():
@@ -247,10 +249,11 @@ def test_uniform_keeps_its_bounds():
 @pytest.mark.parametrize("name", PARAMS)
 @pytest.mark.parametrize("bad", [(1.2, 0.8), (0.0, 1.0), (-1.0, 1.0), (math.nan, 1.0), (1.0, math.inf)])
 def test_ranges_out_of_order_are_refused(name, bad):
-    if bad == (0.0, 1.0) and name in ABSENT_AT_ZERO:
-        assert getattr(RandomizeCfg(**{name: bad}), name) == bad  # it may be absent
+    absent = name in (*ABSENT_AT_ZERO, *ADDED)
+    if bad == (0.0, 1.0) and absent:
+        assert getattr(RandomizeCfg(**{name: bad}), name) == bad
         return
-    with pytest.raises(ValueError, match=rf"randomize\.{name} must be 0 < low <= high"):
+    with pytest.raises(ValueError, match=rf"randomize\.{name} must be 0 {'<=' if absent else '<'} low <= high"):
         RandomizeCfg(**{name: bad})
 
 
