@@ -19,6 +19,7 @@ from robolearn.errors import UserError
 from sim.backends.bullet_drive import JointLaw, Law
 from sim.backends.bullet_painter import Painter
 from sim.backends.bullet_plan import Layout, Plan, message
+from sim.backends.bullet_rotors import RotorLaw
 from sim.backends.bullet_world import World, pybullet
 
 EXPLODED = 1e6  # rad, m or their rates: no robot moves so
@@ -45,14 +46,14 @@ class Worker:
         self.worlds.append(world)
         for name, at in self.layout.roots.items():
             self.rows[:, at] = world._root(world.parts[name])
-        inertia = {n: _inertia(world, n) for n in self.plan.robots}
+        inertia = {n: _inertia(world, n) for n in self.plan.robots if world.parts[n].joints}
         return {"bytes": _resident() - before, "inertia": inertia}
 
     def rest(self) -> None:
         """Build the other environments and the laws that drive them."""
         self.worlds += [World(self.plan, self.layout) for _ in range(self.count - 1)]
         self.laws: list[Law] = [
-            JointLaw(self.worlds, self.rows, self.layout, n, self.plan)
+            (RotorLaw if robot.spec.quadrotor else JointLaw)(self.worlds, self.rows, self.layout, n, self.plan)
             for n, robot in self.plan.robots.items()
             if robot.spec.dof
         ]
@@ -63,9 +64,10 @@ class Worker:
         for law in self.laws:
             law.begin(live)
         clients, forward = [self.worlds[i].client for i in live], pybullet.stepSimulation
-        for k in range(1, n + 1):
+        count = n * self.plan.split
+        for k in range(1, count + 1):
             for law in self.laws:
-                law.apply(k, n)
+                law.apply(k, count)
             for i in pushed:
                 self.worlds[i].push(self.rows[i])
             for client in clients:
@@ -83,7 +85,7 @@ class Worker:
     def bare(self, n: int) -> None:
         """The engine alone, from the rows' state: what stepping costs without law and exchange."""
         clients = [self.worlds[i].client for i in self._put()]
-        for _ in range(n):
+        for _ in range(n * self.plan.split):
             for client in clients:
                 pybullet.stepSimulation(client)
 

@@ -39,7 +39,9 @@ class Part:
         base = pybullet.getBodyInfo(body, physicsClientId=client)[0].decode()
         self.links = {base: BASE} | {info[12].decode(): j for j, info in enumerate(infos)}
         by_name = {info[1].decode(): j for j, info in enumerate(infos)}
-        self.joints = [by_name[n] for n in plan.spec.joint_names] if isinstance(plan, RobotPlan) else []
+        spec = plan.spec if isinstance(plan, RobotPlan) else None
+        turning = spec.joint_names if spec is not None and spec.quadrotor is None else ()  # rotors are fixed joints
+        self.joints = [by_name[n] for n in turning]
         self.dynamics = {j: pybullet.getDynamicsInfo(body, j, physicsClientId=client) for j in (BASE, *range(count))}
         self.solids = [j for j in self.dynamics if pybullet.getCollisionShapeData(body, j, physicsClientId=client)]
         self.centre: Pose = self.dynamics[BASE][3:5]
@@ -60,7 +62,10 @@ class World:
         c, plan = self.client, self.plan
         pybullet.resetSimulation(physicsClientId=c)
         pybullet.setPhysicsEngineParameter(
-            fixedTimeStep=plan.dt_s, deterministicOverlappingPairs=1, enableFileCaching=1, physicsClientId=c
+            fixedTimeStep=plan.dt_s / plan.split,
+            deterministicOverlappingPairs=1,
+            enableFileCaching=1,
+            physicsClientId=c,
         )
         pybullet.setGravity(0.0, 0.0, -plan.gravity_mps2, physicsClientId=c)
         self.ground = self._add_ground() if plan.ground_friction is not None else None
@@ -108,7 +113,8 @@ class World:
             pybullet.setCollisionFilterPair(body, body, part.links[first], part.links[second], 0, physicsClientId=c)
         if plan.fixed:
             pybullet.setCollisionFilterGroupMask(body, BASE, STATIC, MOVING, physicsClientId=c)
-        self._release(part)
+        if part.joints:
+            self._release(part)
         return part
 
     def _release(self, part: Part) -> None:

@@ -25,11 +25,15 @@ from torch import Tensor
 from robolearn.config import ConfigError, register
 from robolearn.loops.threads import usable_cores
 from robolearn.optional import load
+from robolearn.rotations import quat_apply, quat_conjugate
 from sim.backends.base import Backend, BackendCfg, Capabilities, refuse_unstable
 from sim.backends.bullet_plan import message, plan_of
 from sim.backends.bullet_pool import Pool
+from sim.backends.bullet_rotors import ATTITUDE, GYRO, LINK
 from sim.backends.bullet_worker import EXPLODED
 from sim.scene import Param, SceneCfg
+
+ROTORS = frozenset({"thrust", "reaction_torque", "spin_up", "spin_down", "drag", "sag", "link_delay"})
 
 
 @dataclass
@@ -48,7 +52,7 @@ class Pybullet(Backend):
     capabilities = Capabilities(
         cameras=True,
         contact_sensors=True,
-        randomized=frozenset({"mass", "inertia", "friction", "kp", "kd", "effort_limit"}),
+        randomized=frozenset({"mass", "inertia", "friction", "kp", "kd", "effort_limit"}) | ROTORS,
         evaluation_envs=32,
     )
 
@@ -123,6 +127,17 @@ class Pybullet(Backend):
             self._rows[:, self._at.end[asset]] = position.double()
         for at, target in ((self._at.feed_velocity, velocity), (self._at.feed_effort, effort)):
             self._rows[:, at[asset]] = 0.0 if target is None else target.double()
+        if asset in self._at.flight:
+            if velocity is None:
+                raise ValueError(f"{asset}'s rotors take velocities (rad/s), not positions or efforts")
+            self._rows[:, self._at.flight[asset]][:, ATTITUDE] = 0.0
+
+    def write_attitude(self, asset: str, command: Tensor) -> None:
+        spec = self.scene.robots[asset].spec
+        if spec.quadrotor is None or spec.quadrotor.firmware is None:
+            raise ConfigError(f"{spec.name} has no firmware specified; command rotor_speed")
+        self._rows[:, self._at.feed_effort[asset]] = command.double()
+        self._rows[:, self._at.flight[asset]][:, ATTITUDE] = 1.0
 
     def apply_wrench(self, asset: str, link: str | None, wrench: Tensor) -> None:
         self._rows[:, self._at.wrench_on(f"{asset}/{link}" if link else asset)] = wrench.double()
@@ -151,9 +166,17 @@ class Pybullet(Backend):
         for feed in (at.feed_velocity, at.feed_effort):
             self._put(feed[asset], torch.zeros_like(position), mask)
         self._rows[:, at.measured] = self._rows[:, at.measured].masked_fill(mask[:, None], 0.0)
+        if vehicle := self.scene.robots[asset].spec.quadrotor:  # its firmware starts anew, and is to hover
+            flight = self._rows[:, at.flight[asset]]
+            flight.masked_fill_(mask[:, None], 0.0)
+            flight[mask, LINK.stop - 1] = 9.81 * vehicle.mass_kg
 
     def write_pose(self, asset: str, pose: Tensor, velocity: Tensor, mask: Tensor) -> None:
         self._put(self._at.roots[asset], torch.cat((pose, velocity), dim=1), mask)
+        if asset in self._at.flight:  # no kick by the firmware's derivative in the first step
+            rates = torch.rad2deg(quat_apply(quat_conjugate(pose[:, 3:]), velocity[:, 3:])).double()
+            gyro = self._rows[:, self._at.flight[asset]][:, GYRO]
+            gyro.copy_(torch.where(mask[:, None], rates, gyro))
         self._rows[:, self._at.measured] = self._rows[:, self._at.measured].masked_fill(mask[:, None], 0.0)
 
     def _put(self, columns: slice, value: Tensor, mask: Tensor) -> None:
