@@ -63,10 +63,19 @@ def test_rewards_by_hand():
         "action_change": 7 * 0.36,
         "beyond_limits": 6 * 0.04,  # the arm's, not the hand's
         "joint_speed": 0.0,
+        "strain": 0.0,
     }
     assert terms.keys() == expected.keys()
     for name, value in expected.items():
         assert terms[name].item() == pytest.approx(value, abs=1e-5), name
+
+
+def test_an_arm_that_presses_on_something_pays_for_it():
+    """Set-points that run ahead of blocked joints would have to come all the way back before the arm moves."""
+    robot, scene = situation()
+    robot.joint_target[0, 1] += 0.3
+    robot.joint_target[0, 3] -= 0.1
+    assert task().rewards(robot, scene, actions())["strain"].item() == pytest.approx(0.1)
 
 
 def test_away_from_the_cube_the_hand_shall_open_and_nothing_is_lifted():

@@ -11,7 +11,7 @@ from torch import Tensor
 from robolearn.config import register
 from robolearn.observation import height_error, object_position_ee, object_rotation_6d_ee
 from robolearn.rotations import quat_apply
-from robolearn.spec import ActionSpec, Field, ObservationSpec, TermSpec
+from robolearn.spec import ActionSpec, Field, ObservationSpec, TermSpec, columns
 from robolearn.state import ObjectState, RobotState, SceneState
 from sim.backends.base import Backend
 from sim.randomize import RandomizeCfg, Range, uniform
@@ -55,16 +55,17 @@ class FrankaLiftCfg(FrankaCfg):
     weights: dict[str, float] = field(
         default_factory=lambda: {
             "reach": 4.0,
-            "hand_down": 0.5,
+            "hand_down": 3.0,
             "aligned": 0.5,
             "fingers": 0.5,
             "grasp": 2.0,
             "lift": 12.0,
             "height": 4.0,
             "success": 4.0,
-            "action_change": -0.02,
-            "beyond_limits": -0.02,
+            "action_change": -0.05,
+            "beyond_limits": -0.1,
             "joint_speed": -0.005,
+            "strain": -2.0,
         }
     )
     randomize: RandomizeCfg = field(
@@ -118,6 +119,7 @@ class FrankaLift(Task):
 
     def __init__(self, cfg: FrankaLiftCfg):
         super().__init__(cfg, robot="franka")
+        self._arm = columns(self.robot.arm_ids)
         self._fingers = [self.robot.joint_names.index(n) for n in self.robot.gripper_joints]
 
     def scene(self) -> SceneCfg:
@@ -125,7 +127,7 @@ class FrankaLift(Task):
         pose = (_middle(cfg.cube_x_m), _middle(cfg.cube_y_m), size / 2, 0.0, 0.0, 0.0, 1.0)
         mass, friction = _middle(cfg.cube_mass_kg), _middle(cfg.cube_friction)
         cube = ObjectCfg(Box((size, size, size)), mass_kg=mass, friction=friction, pose=pose)
-        view = CameraCfg((1.35, -0.85, 0.65), (0.35, 0.0, 0.22), fov_deg=38.0, width=320, height=240)
+        view = CameraCfg((1.25, -0.8, 0.6), (0.32, 0.0, 0.25), fov_deg=38.0, width=320, height=240)
         return SceneCfg(
             {"robot": RobotCfg(self.robot)},
             objects={CUBE: cube},
@@ -204,6 +206,7 @@ class FrankaLift(Task):
             "action_change": ((action.applied - action.previous) ** 2).sum(1),
             "beyond_limits": ((action.commanded - action.applied)[:, moves] ** 2).sum(1),
             "joint_speed": (robot.joint_vel**2).sum(1),
+            "strain": ((robot.joint_target - robot.joint_pos)[:, self._arm] ** 2).sum(1),
         }
 
     def terminated(self, robot: RobotState, scene: SceneState) -> Tensor:
