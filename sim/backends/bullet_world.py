@@ -16,6 +16,7 @@ import numpy as np
 from robolearn.errors import ConfigError
 from robolearn.optional import lazy
 from sim.backends.bullet_plan import Layout, ObjectPlan, Plan, RobotPlan
+from sim.scene import unchanged
 
 pybullet = lazy("pybullet", extra="bullet")
 MOVING, STATIC = 1, 2
@@ -42,6 +43,8 @@ class Part:
         spec = plan.spec if isinstance(plan, RobotPlan) else None
         turning = spec.joint_names if spec is not None and spec.quadrotor is None else ()  # rotors are fixed joints
         self.joints = [by_name[n] for n in turning]
+        self.friction = [infos[j][7] for j in self.joints]
+        """The URDF's dry friction in each joint, N m."""
         self.dynamics = {j: pybullet.getDynamicsInfo(body, j, physicsClientId=client) for j in (BASE, *range(count))}
         self.solids = [j for j in self.dynamics if pybullet.getCollisionShapeData(body, j, physicsClientId=client)]
         self.centre: Pose = self.dynamics[BASE][3:5]
@@ -71,7 +74,7 @@ class World:
         self.ground = self._add_ground() if plan.ground_friction is not None else None
         self.parts = {n: self._add_robot(r) for n, r in plan.robots.items()}
         self.parts |= {n: self._add_object(o) for n, o in plan.objects.items()}
-        self.scales = dict.fromkeys(self.layout.params, 1.0)
+        self.scales = {f"{asset}.{param}": unchanged(param) for asset, param in plan.randomized}
         self._sensed = {name: [self._find(b) for b in bodies] for name, bodies in plan.sensors.items()}
         self._moving = [
             (part.body, j) for part in self.parts.values() for j in part.solids if not (part.fixed and j == BASE)
@@ -117,13 +120,15 @@ class World:
             self._release(part)
         return part
 
-    def _release(self, part: Part) -> None:
-        """Bullet's velocity motors hold every joint by default; what is left of them is the URDF's dry friction."""
-        infos = [pybullet.getJointInfo(part.body, j, physicsClientId=self.client) for j in part.joints]
+    def _release(self, part: Part, friction: float = 0.0) -> None:
+        """Bullet's velocity motors hold every joint by default; what is left of them is dry friction: the URDF's, and
+        `friction` (N m) in the arm."""
+        assert isinstance(part.plan, RobotPlan)
+        spec = part.plan.spec
+        forces = [f + friction * (n in spec.arm_joints) for f, n in zip(part.friction, spec.joint_names, strict=True)]
         pybullet.setJointMotorControlArray(
-            part.body, part.joints, pybullet.VELOCITY_CONTROL, forces=[info[7] for info in infos],
-            physicsClientId=self.client,
-        )  # fmt: skip
+            part.body, part.joints, pybullet.VELOCITY_CONTROL, forces=forces, physicsClientId=self.client
+        )
 
     def _add_object(self, plan: ObjectPlan) -> Part:
         c, solid = self.client, plan.solid
@@ -248,6 +253,8 @@ class World:
             if value != self.scales[key]:
                 self.scales[key] = value
                 changed.add(key.partition("."))
+                if key.endswith(".joint_friction"):
+                    self._release(self.parts[key.partition(".")[0]], value)
         for asset, param in {(a, "friction" if p == "friction" else "body") for a, _, p in changed}:
             part = self.parts[asset]
             scale = {p: self.scales.get(f"{asset}.{p}", 1.0) for p in ("mass", "inertia", "friction")}

@@ -31,7 +31,7 @@ from sim.backends.bullet_plan import message, plan_of
 from sim.backends.bullet_pool import Pool
 from sim.backends.bullet_rotors import ATTITUDE, GYRO, LINK
 from sim.backends.bullet_worker import EXPLODED
-from sim.scene import Param, SceneCfg
+from sim.scene import Param, SceneCfg, unchanged
 
 ROTORS = frozenset({"thrust", "reaction_torque", "spin_up", "spin_down", "drag", "sag", "link_delay"})
 
@@ -52,7 +52,10 @@ class Pybullet(Backend):
     capabilities = Capabilities(
         cameras=True,
         contact_sensors=True,
-        randomized=frozenset({"mass", "inertia", "friction", "kp", "kd", "effort_limit"}) | ROTORS,
+        randomized=frozenset(
+            {"mass", "inertia", "friction", "kp", "kd", "effort_limit", "joint_damping", "joint_friction"}
+        )
+        | ROTORS,
         evaluation_envs=32,
     )
 
@@ -70,8 +73,8 @@ class Pybullet(Backend):
                 self.pool.close()
                 raise
         self._rows = torch.from_numpy(self.pool.rows)
-        for column in self._at.params.values():
-            self._rows[:, column] = 1.0
+        for asset, param in scene.randomized:
+            self._rows[:, self._at.params[f"{asset}.{param}"]] = unchanged(param)
         fixed: dict[str, Any] = {**scene.robots, **scene.objects}
         self._fixed = {n: torch.tensor(thing.pose).expand(num_envs, 7) for n, thing in fixed.items()}
         self._still = torch.zeros(num_envs, 6)

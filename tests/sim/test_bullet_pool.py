@@ -118,8 +118,8 @@ def test_an_explosion_inside_the_engine_leaves_nothing_behind(bullet):
 
 
 def test_a_nan_in_the_engine_leaves_nothing_behind(bullet):
-    backend, twin = (bullet({"robot": RobotCfg(CARTPOLE)}, {"cube": cube(0.3)}, num_envs=1) for _ in range(2))
-    backend.write_targets("robot", effort=torch.full((1, 2), torch.nan))
+    backend, twin = (bullet({"robot": RobotCfg(FRANKA)}, {"cube": cube(0.3)}, num_envs=1) for _ in range(2))
+    backend.write_targets("robot", effort=torch.full((1, 9), torch.nan))
     backend.step(3)
     assert backend.finite().tolist() == [False]
     backend.set_state(twin.get_state())
