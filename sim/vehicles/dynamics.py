@@ -173,19 +173,71 @@ def load_of(rotors: wp.vec4, body: Body, mass: float, lift: float, kappa: float,
 
 
 @wp.func
-def derivatives(
-    p: wp.vec3, q: wp.vec4, v: wp.vec3, w: wp.vec3, load: Load, pull: wp.vec3, mass: float, inertia: wp.vec3,
-    inverse: wp.vec3, drag: wp.vec2, near: bool, body: Body,
+def free(q: wp.vec4, w: wp.vec3, load: Load, pull: wp.vec3, inertia: wp.vec3, inverse: wp.vec3):
+    """Acceleration (world), quaternion rate and angular acceleration (body); `pull` is the acceleration by gravity and
+    disturbance."""
+    spin = wp.cw_mul(inverse, load.torque - wp.cross(w, wp.cw_mul(inertia, w)))
+    return load.lift * thrust_axis(q) + pull, spin_rate(q, w), spin
+
+
+@wp.func
+def blend(a: wp.vec3, b: wp.vec3, c: wp.vec3, d: wp.vec3):
+    """The slope that RK4 takes."""
+    return (a + 2.0 * (b + c) + d) / 6.0
+
+
+@wp.func
+def fly(
+    p: wp.vec3, q: wp.vec4, v: wp.vec3, w: wp.vec3, first: Load, mid: Load, last: Load, pull: wp.vec3,
+    inertia: wp.vec3, inverse: wp.vec3, dt: float,
 ):  # fmt: skip
-    """Acceleration, quaternion rate and angular acceleration; `pull` (world) is the acceleration by gravity and
-    disturbance, `near` whether air or ground act."""
-    accel = load.lift * thrust_axis(q) + pull
-    torque = load.torque
-    if near:
-        force, more = outside(p, q, v, w, load.speed, mass, drag, body)
-        accel += force / mass
-        torque += more
-    return accel, spin_rate(q, w), wp.cw_mul(inverse, torque - wp.cross(w, wp.cw_mul(inertia, w)))
+    """A step of RK4 in vacuum, far from the ground: position, velocity, quaternion and body rates after it."""
+    h = 0.5 * dt
+    a1, q1, w1 = free(q, w, first, pull, inertia, inverse)
+    a2, q2, w2 = free(q + h * q1, w + h * w1, mid, pull, inertia, inverse)
+    a3, q3, w3 = free(q + h * q2, w + h * w2, mid, pull, inertia, inverse)
+    a4, q4, w4 = free(q + dt * q3, w + dt * w3, last, pull, inertia, inverse)
+    turned = q + (dt / 6.0) * (q1 + 2.0 * (q2 + q3) + q4)
+    return (
+        p + dt * v + (dt * dt / 6.0) * (a1 + a2 + a3),
+        turned,
+        v + dt * blend(a1, a2, a3, a4),
+        w + dt * blend(w1, w2, w3, w4),
+    )
+
+
+@wp.func
+def touched(
+    p: wp.vec3, q: wp.vec4, v: wp.vec3, w: wp.vec3, load: Load, pull: wp.vec3, mass: float, inertia: wp.vec3,
+    inverse: wp.vec3, drag: wp.vec2, body: Body,
+):  # fmt: skip
+    """As `free`, with air and ground."""
+    accel, turning, spin = free(q, w, load, pull, inertia, inverse)
+    force, torque = outside(p, q, v, w, load.speed, mass, drag, body)
+    return accel + force / mass, turning, spin + wp.cw_mul(inverse, torque)
+
+
+@wp.func
+def fly_low(
+    p: wp.vec3, q: wp.vec4, v: wp.vec3, w: wp.vec3, first: Load, mid: Load, last: Load, pull: wp.vec3, m: float,
+    inertia: wp.vec3, inverse: wp.vec3, drag: wp.vec2, body: Body, dt: float,
+):  # fmt: skip
+    """As `fly`, in air or near the ground."""
+    h = 0.5 * dt
+    a1, q1, w1 = touched(p, q, v, w, first, pull, m, inertia, inverse, drag, body)
+    v2 = v + h * a1
+    a2, q2, w2 = touched(p + h * v, q + h * q1, v2, w + h * w1, mid, pull, m, inertia, inverse, drag, body)
+    v3 = v + h * a2
+    a3, q3, w3 = touched(p + h * v2, q + h * q2, v3, w + h * w2, mid, pull, m, inertia, inverse, drag, body)
+    v4 = v + dt * a3
+    a4, q4, w4 = touched(p + dt * v3, q + dt * q3, v4, w + dt * w3, last, pull, m, inertia, inverse, drag, body)
+    turned = q + (dt / 6.0) * (q1 + 2.0 * (q2 + q3) + q4)
+    return (
+        p + dt * v + (dt * dt / 6.0) * (a1 + a2 + a3),
+        turned,
+        v + dt * blend(a1, a2, a3, a4),
+        w + dt * blend(w1, w2, w3, w4),
+    )
 
 
 @wp.func
@@ -193,7 +245,7 @@ def integrate(
     state: wp.array2d(dtype=float), i: int, params: wp.array2d(dtype=float), wrench: wp.array2d(dtype=float),
     command: wp.vec4, body: Body, dt: float,
 ):  # fmt: skip
-    """One step of row i towards rotor set-points `command` (rad/s): RK4."""
+    """One step of row i towards rotor set-points `command` (rad/s)."""
     p = wp.vec3(state[i, 0], state[i, 1], state[i, 2])
     q = wp.vec4(state[i, 3], state[i, 4], state[i, 5], state[i, 6])
     v = wp.vec3(state[i, 7], state[i, 8], state[i, 9])
@@ -214,26 +266,14 @@ def integrate(
     if wp.dot(twist, twist) > 0.0:
         twist = turn_back(q, twist)
     pull = wp.vec3(wrench[i, 0], wrench[i, 1], wrench[i, 2]) / m - wp.vec3(0.0, 0.0, body.gravity)
-    near = drag[0] + drag[1] > 0.0 or (body.feet >= 0.0 and p[2] < NEAR)
     first = load_of(r, body, m, lift, kappa, twist)
     mid = load_of(r1, body, m, lift, kappa, twist)
     last = load_of(r2, body, m, lift, kappa, twist)
-
-    h = 0.5 * dt
-    a1, q1, w1 = derivatives(p, q, v, w, first, pull, m, inertia, inverse, drag, near, body)
-    v2 = v + h * a1
-    a2, q2, w2 = derivatives(
-        p + h * v, q + h * q1, v2, w + h * w1, mid, pull, m, inertia, inverse, drag, near, body)  # fmt: skip
-    v3 = v + h * a2
-    a3, q3, w3 = derivatives(
-        p + h * v2, q + h * q2, v3, w + h * w2, mid, pull, m, inertia, inverse, drag, near, body)  # fmt: skip
-    v4 = v + dt * a3
-    a4, q4, w4 = derivatives(
-        p + dt * v3, q + dt * q3, v4, w + dt * w3, last, pull, m, inertia, inverse, drag, near, body)  # fmt: skip
-    p += dt * v + (dt * dt / 6.0) * (a1 + a2 + a3)
-    v += (dt / 6.0) * (a1 + 2.0 * (a2 + a3) + a4)
-    q = wp.normalize(q + (dt / 6.0) * (q1 + 2.0 * (q2 + q3) + q4))
-    w += (dt / 6.0) * (w1 + 2.0 * (w2 + w3) + w4)
+    if drag[0] + drag[1] > 0.0 or (body.feet >= 0.0 and p[2] < NEAR):
+        p, q, v, w = fly_low(p, q, v, w, first, mid, last, pull, m, inertia, inverse, drag, body, dt)
+    else:
+        p, q, v, w = fly(p, q, v, w, first, mid, last, pull, inertia, inverse, dt)
+    q = wp.normalize(q)
     for j in range(3):
         state[i, j] = p[j]
         state[i, 7 + j] = v[j]

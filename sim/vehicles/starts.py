@@ -89,7 +89,7 @@ def draw_params(
     for k in range(DRAWN):
         low = ranges[k, 0]
         if low >= 0.0:
-            by = wp.randf(rng, low, ranges[k, 1] + 1.0e-9)
+            by = low + (ranges[k, 1] - low) * wp.randf(rng)  # exactly zero where both are
             if k == 0:
                 params[i, 0] = nominal[0] * by
             elif k == 1:
