@@ -55,17 +55,18 @@ class FrankaLiftCfg(FrankaCfg):
     weights: dict[str, float] = field(
         default_factory=lambda: {
             "reach": 4.0,
-            "hand_down": 3.0,
+            "hand_down": 0.5,
             "aligned": 0.5,
             "fingers": 0.5,
             "grasp": 2.0,
+            "carry": 3.0,
             "lift": 12.0,
             "height": 4.0,
             "success": 4.0,
-            "action_change": -0.05,
-            "beyond_limits": -0.1,
+            "action_change": -0.02,
+            "beyond_limits": -0.02,
             "joint_speed": -0.005,
-            "strain": -2.0,
+            "strain": -1.0,
         }
     )
     randomize: RandomizeCfg = field(
@@ -120,7 +121,7 @@ class FrankaLift(Task):
     def __init__(self, cfg: FrankaLiftCfg):
         super().__init__(cfg, robot="franka")
         self._arm = columns(self.robot.arm_ids)
-        self._fingers = [self.robot.joint_names.index(n) for n in self.robot.gripper_joints]
+        self._fingers = columns([self.robot.joint_names.index(n) for n in self.robot.gripper_joints])
 
     def scene(self) -> SceneCfg:
         cfg, size = self.cfg, self.cfg.cube_size_m
@@ -163,19 +164,21 @@ class FrankaLift(Task):
     def setup(self, backend: Backend, generator: torch.Generator) -> None:
         self.goal = torch.zeros(backend.num_envs, 7, device=backend.device)
         self.goal[:, 2], self.goal[:, 6] = _middle(self.cfg.height_m), 1.0
+        cfg = self.cfg
+        ranges = torch.tensor((cfg.cube_x_m, cfg.cube_y_m, cfg.cube_yaw_rad, cfg.height_m), device=backend.device)
+        self._low, self._span = ranges[:, 0], ranges[:, 1] - ranges[:, 0]
 
     def reset(self, backend: Backend, mask: Tensor, generator: torch.Generator) -> None:
         cfg, b = self.cfg, len(mask)
         for param, (low, high) in self._ranges().items():
             backend.set_param(CUBE, param, uniform((b,), low, high, generator), mask)
-        pose = torch.zeros(b, 7, device=mask.device)
-        pose[:, 0], pose[:, 1] = uniform((b,), *cfg.cube_x_m, generator), uniform((b,), *cfg.cube_y_m, generator)
-        pose[:, 2] = cfg.cube_size_m / 2
-        half = uniform((b,), *cfg.cube_yaw_rad, generator) / 2
-        pose[:, 5], pose[:, 6] = half.sin(), half.cos()
-        backend.write_pose(CUBE, pose, torch.zeros(b, 6, device=mask.device), mask)
-        goal = pose.clone()
-        goal[:, 2] = uniform((b,), *cfg.height_m, generator)
+        drawn = torch.rand(b, 4, generator=generator, device=mask.device)
+        x, y, yaw, height = torch.addcmul(self._low, drawn, self._span).unbind(1)
+        zero, still = torch.zeros(b, device=mask.device), torch.zeros(b, 6, device=mask.device)
+        turn = ((yaw / 2).sin(), (yaw / 2).cos())
+        pose = torch.stack((x, y, zero + cfg.cube_size_m / 2, zero, zero, *turn), dim=1)
+        backend.write_pose(CUBE, pose, still, mask)
+        goal = torch.stack((x, y, height, zero, zero, *turn), dim=1)
         self.goal = torch.where(mask[:, None], goal, self.goal)
         backend.set_marker("goal", self.goal)
 
@@ -200,6 +203,7 @@ class FrankaLift(Task):
             "aligned": alignment(object_rotation_6d_ee(robot, scene, CUBE)),
             "fingers": torch.where(distance < cfg.held_within_m, -action.applied[:, -1], action.applied[:, -1]),
             "grasp": held.float(),
+            "carry": held * down,
             "lift": held * (1.0 - missing / self._way_up(scene)).clamp_min(0.0),
             "height": held * nearness(missing, cfg.height_scale_m),
             "success": success,
@@ -222,7 +226,7 @@ class FrankaLift(Task):
 
     def _distance(self, robot: RobotState, scene: SceneState) -> Tensor:
         """From the grasp point to the cube's centre, (B,) m."""
-        return object_position_ee(robot, scene, CUBE).norm(dim=1)
+        return scene.once("distance", lambda: object_position_ee(robot, scene, CUBE).norm(dim=1))
 
     def _missing(self, scene: SceneState) -> Tensor:
         """Distance (B,) m to the commanded height, from either side."""
@@ -234,8 +238,14 @@ class FrankaLift(Task):
 
     def _held(self, robot: RobotState, scene: SceneState) -> Tensor:
         """(B,) bool: the cube is between the fingers, and each presses on it."""
-        pressing = (robot.joint_pos - robot.joint_target)[:, self._fingers] > self.cfg.squeeze_m
-        return pressing.all(1) & (self._distance(robot, scene) < self.cfg.held_within_m)
+        return scene.once(
+            "held", lambda: self._pressing(robot) & (self._distance(robot, scene) < self.cfg.held_within_m)
+        )
+
+    def _pressing(self, robot: RobotState) -> Tensor:
+        fingers = self._fingers
+        beyond = robot.joint_pos[:, fingers] - robot.joint_target[:, fingers]
+        return (beyond > self.cfg.squeeze_m).all(1)
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"goal": self.goal}
