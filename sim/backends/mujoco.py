@@ -22,17 +22,16 @@ from torch import Tensor
 from robolearn.config import ConfigError, register
 from robolearn.loops.threads import usable_cores
 from robolearn.optional import lazy
-from robolearn.rotations import quat_apply, quat_conjugate
-from sim.backends.base import Backend, BackendCfg, Capabilities
+from sim.backends.base import BackendCfg, Capabilities
 from sim.backends.looks import Painter
 from sim.backends.mjcf import compile_scene
 from sim.backends.mjcontrol import Targets, gain_param, gain_scale, owner, refuse_unstable, slots_of
+from sim.backends.mjstate import EXPLODED, MujocoState
 from sim.scene import Param, SceneCfg, unchanged
 
 mujoco = lazy("mujoco", extra="mujoco")
 rollout = lazy("mujoco.rollout", extra="mujoco")
 RIGID = 0.9995  # impedance of dry friction: MuJoCo's own 0.9 to 0.95 lets a loaded joint slip visibly
-EXPLODED = 1e6  # rad, m or their rates: no robot moves so
 
 
 @dataclass
@@ -47,7 +46,7 @@ class MujocoCfg(BackendCfg):
 
 
 @register("backend", "mujoco", MujocoCfg)
-class Mujoco(Backend):
+class Mujoco(MujocoState):
     capabilities = Capabilities(
         cameras=True,
         contact_sensors=True,
@@ -69,9 +68,7 @@ class Mujoco(Backend):
         self._data = [mujoco.MjData(self.model) for _ in range(self.threads)]
         self._allocate()
         self._slots = slots_of(self.model, scene, device)
-        fixed: dict[str, Any] = {**scene.robots, **scene.objects}
-        self._fixed = {n: torch.tensor(thing.pose).expand(num_envs, 7) for n, thing in fixed.items()}
-        self._still = torch.zeros(num_envs, 6)
+        self._remember_fixed()
         self._markers: dict[str, Tensor] = {}
         self._drawn_by: Painter | None = None
 
@@ -95,26 +92,8 @@ class Mujoco(Backend):
 
     # --- reading --------------------------------------------------------------------------------------------
 
-    def joint_pos(self, asset: str) -> Tensor:
-        return self._qpos[:, self._slots[asset].qpos].float()
-
-    def joint_vel(self, asset: str) -> Tensor:
-        return self._qvel[:, self._slots[asset].qvel].float()
-
     def joint_effort(self, asset: str) -> Tensor:
         return self._sensors[:, self._slots[asset].effort].float()
-
-    def pose(self, asset: str) -> Tensor:
-        if asset not in self._slots or asset in self.scene.robots:
-            return self._fixed[asset]
-        q = self._qpos[:, self._slots[asset].qpos].float()
-        return torch.cat((q[:, :3], q[:, 4:], q[:, 3:4]), dim=1)
-
-    def velocity(self, asset: str) -> Tensor:
-        if asset not in self._slots or asset in self.scene.robots:
-            return self._still
-        v = self._qvel[:, self._slots[asset].qvel].float()  # MuJoCo: linear in the world, angular in the body
-        return torch.cat((v[:, :3], quat_apply(self.pose(asset)[:, 3:], v[:, 3:])), dim=1)
 
     def body_pose(self, asset: str, links: Sequence[str]) -> Tensor:
         ids = [self.model.body(f"{asset}/{link}").id for link in links]
@@ -195,22 +174,7 @@ class Mujoco(Backend):
 
     # --- writing --------------------------------------------------------------------------------------------
 
-    def write_joints(self, asset: str, position: Tensor, velocity: Tensor, mask: Tensor) -> None:
-        slots = self._slots[asset]
-        _put(self._qpos, slots.qpos, position, mask)
-        _put(self._qvel, slots.qvel, velocity, mask)
-        self._targets.rest(asset, position, mask)
-        self._cold_start(mask)
-
-    def write_pose(self, asset: str, pose: Tensor, velocity: Tensor, mask: Tensor) -> None:
-        slots = self._slots[asset]
-        _put(self._qpos, slots.qpos, torch.cat((pose[:, :3], pose[:, 6:], pose[:, 3:6]), dim=1), mask)
-        angular = quat_apply(quat_conjugate(pose[:, 3:]), velocity[:, 3:])
-        _put(self._qvel, slots.qvel, torch.cat((velocity[:, :3], angular), dim=1), mask)
-        self._cold_start(mask)
-
     def _cold_start(self, mask: Tensor) -> None:
-        """Nothing of what was before a write is left in the solver or in the sensors."""
         self._warmstart[mask.numpy()] = 0.0
         self._sensors[mask] = 0.0
 
@@ -334,10 +298,6 @@ class Mujoco(Backend):
         if self._drawn_by is not None:
             self._drawn_by.close()
         self._pool.close()
-
-
-def _put(rows: Tensor, columns: Any, value: Tensor, mask: Tensor) -> None:
-    rows[:, columns] = torch.where(mask[:, None], value.double(), rows[:, columns])
 
 
 @functools.cache

@@ -18,16 +18,15 @@ from torch import Tensor
 from robolearn.config import ConfigError, register
 from robolearn.errors import UserError
 from robolearn.optional import lazy
-from robolearn.rotations import quat_apply, quat_conjugate
-from sim.backends.base import Backend, BackendCfg, Capabilities
+from sim.backends.base import BackendCfg, Capabilities
 from sim.backends.mjcf import compile_scene
 from sim.backends.mjcontrol import Targets, gain_param, gain_scale, owner, refuse_unstable, slots_of
+from sim.backends.mjstate import EXPLODED, MujocoState
 from sim.scene import Param, SceneCfg
 
 mujoco = lazy("mujoco", extra="warp")
 warp = lazy("warp", extra="warp")
 mjw = lazy("mujoco_warp", extra="warp")
-EXPLODED = 1e6  # rad, m or their rates: no robot moves so
 FIELDS = {
     "mass": (
         "body_mass",
@@ -69,7 +68,7 @@ class MujocoWarpCfg(BackendCfg):
 
 
 @register("backend", "mujoco_warp", MujocoWarpCfg)
-class MujocoWarp(Backend):
+class MujocoWarp(MujocoState):
     capabilities = Capabilities(contact_sensors=True, randomized=frozenset(FIELDS), gpu=True)
 
     def __init__(self, cfg: MujocoWarpCfg, scene: SceneCfg, num_envs: int, device: torch.device, seed: int):
@@ -92,9 +91,7 @@ class MujocoWarp(Backend):
         self._params = {f"{a}.{p}": torch.ones(num_envs, device=device) for a, p in scene.randomized}
         self._views()
         self._slots = slots_of(self.model, scene, device)
-        fixed: dict[str, Any] = {**scene.robots, **scene.objects}
-        self._fixed = {n: torch.tensor(thing.pose, device=device).expand(num_envs, 7) for n, thing in fixed.items()}
-        self._still = torch.zeros(num_envs, 6, device=device)
+        self._remember_fixed()
         self._targets = Targets(self.model, scene, num_envs, torch.float32, device)
         self._gain_scale: Tensor | None = None
         self._graph: Any = None
@@ -109,29 +106,8 @@ class MujocoWarp(Backend):
 
     # --- reading --------------------------------------------------------------------------------------------
 
-    def joint_pos(self, asset: str) -> Tensor:
-        return self._qpos[:, self._slots[asset].qpos]
-
-    def joint_vel(self, asset: str) -> Tensor:
-        return self._qvel[:, self._slots[asset].qvel]
-
     def joint_effort(self, asset: str) -> Tensor:
         return self._sensors[:, self._slots[asset].effort]
-
-    def pose(self, asset: str) -> Tensor:
-        if self._is_fixed(asset):
-            return self._fixed[asset]
-        q = self._qpos[:, self._slots[asset].qpos]
-        return torch.cat((q[:, :3], q[:, 4:], q[:, 3:4]), dim=1)
-
-    def velocity(self, asset: str) -> Tensor:
-        if self._is_fixed(asset):
-            return self._still
-        v = self._qvel[:, self._slots[asset].qvel]  # linear in the world, angular in the body
-        return torch.cat((v[:, :3], quat_apply(self.pose(asset)[:, 3:], v[:, 3:])), dim=1)
-
-    def _is_fixed(self, asset: str) -> bool:
-        return asset in self.scene.robots or self.scene.objects[asset].fixed
 
     def body_pose(self, asset: str, links: Sequence[str]) -> Tensor:
         with warp.ScopedDevice(self._at):
@@ -208,20 +184,6 @@ class MujocoWarp(Backend):
 
     # --- writing --------------------------------------------------------------------------------------------
 
-    def write_joints(self, asset: str, position: Tensor, velocity: Tensor, mask: Tensor) -> None:
-        slots = self._slots[asset]
-        _put(self._qpos, slots.qpos, position, mask)
-        _put(self._qvel, slots.qvel, velocity, mask)
-        self._targets.rest(asset, position, mask)
-        self._cold_start(mask)
-
-    def write_pose(self, asset: str, pose: Tensor, velocity: Tensor, mask: Tensor) -> None:
-        slots = self._slots[asset]
-        _put(self._qpos, slots.qpos, torch.cat((pose[:, :3], pose[:, 6:], pose[:, 3:6]), dim=1), mask)
-        angular = quat_apply(quat_conjugate(pose[:, 3:]), velocity[:, 3:])
-        _put(self._qvel, slots.qvel, torch.cat((velocity[:, :3], angular), dim=1), mask)
-        self._cold_start(mask)
-
     def _cold_start(self, mask: Tensor) -> None:
         for part in (self._warmstart, self._sensors):
             part.copy_(torch.where(mask[:, None], torch.zeros_like(part), part))
@@ -280,7 +242,3 @@ class MujocoWarp(Backend):
 
     def close(self) -> None:
         self.check()
-
-
-def _put(rows: Tensor, columns: Any, value: Tensor, mask: Tensor) -> None:
-    rows[:, columns] = torch.where(mask[:, None], value, rows[:, columns])
