@@ -108,11 +108,11 @@ def to_plain(config: Any) -> dict[str, Any]:
     return {k: v for k, v in plain.items() if k != "defaults"}  # hydra's list, not a setting
 
 
-def from_plain(cls: type[T], data: dict[str, Any]) -> T:
-    """What `to_plain` gave, as `cls` again."""
+def from_plain(cls: type[T], data: dict[str, Any], overrides: Sequence[str] = ()) -> T:
+    """What `to_plain` gave, as `cls` again, with further overrides."""
     from omegaconf import OmegaConf
 
-    return _object(_set(_merge_all(OmegaConf.structured(cls), OmegaConf.create(data)), ()))
+    return _object(_set(_merge_all(OmegaConf.structured(cls), OmegaConf.create(data)), map(_split, overrides)))
 
 
 # --- hydra -------------------------------------------------------------------------------------------------

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robolearn import config
 from robolearn.config import ConfigError
-from robolearn.spec import differences
+from robolearn.spec import PolicySpec, differences
 
 if TYPE_CHECKING:
     from robolearn.bundle import Bundle
@@ -118,26 +119,50 @@ def beside(path: Path) -> Path:
     return path if path.is_dir() else path.parent
 
 
-def load_run(run: str, backend: str = "") -> tuple[Path, Any, Bundle]:
-    """A run's folder (or a bundle's path), its configuration (with another engine if one is named) and its bundle."""
+def load_run(run: str, backend: str = "", overrides: Sequence[str] = ()) -> tuple[Path, Any, Bundle]:
+    """A run's folder (or a bundle's path), its configuration (with another engine if one is named, and with
+    `task.key=value` overrides) and its bundle."""
     from robolearn.cli.train import TrainCfg
 
     path, packed = load_bundle(run)
     stored = path / "config.yaml"
-    cfg = config.reload(TrainCfg, stored) if stored.is_file() else _configured(packed.config, path)
+    if stored.is_file():
+        cfg = config.reload(TrainCfg, stored, overrides)
+    else:
+        cfg = _configured(packed.config, path, overrides)
     cfg.backend = backend_config(backend, cfg.backend)
     return path, cfg, packed
 
 
-def _configured(plain: dict[str, Any], path: Path) -> Any:
+def load_baseline(policy: str, task: str, backend: str = "", overrides: Sequence[str] = ()) -> tuple[Any, Policy]:
+    """A training's configuration of a task, and a policy for it that needs no training."""
+    from robolearn.cli.train import TrainCfg
+    from robolearn.policies.geometric import GeometricPolicy, config_of
+
+    if policy != "geometric":
+        raise ConfigError(config.unknown("policy", policy, ["geometric"]))
+    cfg = config.load(TrainCfg, [f"task={task}", f"backend={backend or 'quadrotor'}", *overrides])
+    made = config.build(cfg.task)
+    if made.robot.quadrotor is None:
+        raise ConfigError(f"policy geometric flies quadrotors, task {task} is for {made.robot.name}")
+    spec = PolicySpec(made.robot.name, 1.0 / cfg.task.step_dt_s, made.observation_spec(), made.action_spec())
+    about = config_of(made.robot.quadrotor, preview_step_s=getattr(cfg.task, "preview_step_s", 0.1))
+    return cfg, GeometricPolicy(spec, about)
+
+
+def _configured(plain: dict[str, Any], path: Path, overrides: Sequence[str]) -> Any:
     """The configuration inside a bundle. ConfigError if it is not that of a training here."""
     from robolearn.cli.train import TrainCfg
 
+    changed = [word.removeprefix("task.") for word in overrides]
     try:
         chosen = {g: (config.entry(g, plain[g]["name"]).config, plain[g]) for g in ("task", "algo", "backend")}
         parts: dict[str, Any] = {
             g: config.from_plain(cls, part) for g, (cls, part) in chosen.items() if cls is not None
         }
-        return TrainCfg(**(plain | parts))
+        whole = TrainCfg(**(plain | parts))
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{path} has no configuration of this version's training: {error}") from None
+    if changed:
+        whole.task = config.from_plain(type(whole.task), plain["task"], changed)
+    return whole

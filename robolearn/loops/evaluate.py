@@ -76,7 +76,8 @@ def run_episodes(env: Env, act: Callable[[Obs], Tensor], episodes: int,
 
 
 def summarize(rows: dict[str, Tensor]) -> dict[str, Any]:
-    """Success with its interval; mean, standard error, median and 95th percentile of the rest."""
+    """Success with its interval; mean, standard error, median and 95th percentile of the rest, and their root mean
+    square over the successful episodes (None if there are none): errors are often reported as RMSE."""
     success, n = rows["success"], len(rows["success"])
     wins = int(success.sum())
     low, high = wilson(wins, n)
@@ -87,6 +88,7 @@ def summarize(rows: dict[str, Tensor]) -> dict[str, Any]:
             error = float(value.std() / math.sqrt(n)) if n > 1 else None
             median, p95 = torch.quantile(value, torch.tensor([0.5, 0.95], dtype=torch.float64)).tolist()
             out[key] = {"mean": float(value.mean()), "standard_error": error, "median": median, "p95": p95}
+            out[key]["rms"] = float((value[success > 0] ** 2).mean().sqrt()) if wins else None
     return out
 
 
@@ -96,5 +98,7 @@ def table(scores: dict[str, Any]) -> str:
     lines = [f"{'success':22} {100 * scores['success']:.1f} %   (95 % interval {interval} %, n = {scores['episodes']})"]
     for key, s in scores.items():
         if isinstance(s, dict) and "median" in s:
-            lines.append(f"{key:22} mean {s['mean']:.4g}   median {s['median']:.4g}   95th percentile {s['p95']:.4g}")
+            line = f"{key:22} mean {s['mean']:.4g}   median {s['median']:.4g}   95th percentile {s['p95']:.4g}"
+            shown = "error" in key and s.get("rms") is not None
+            lines.append(line + (f"   RMS of the successful {s['rms']:.4g}" if shown else ""))
     return "\n".join(lines)

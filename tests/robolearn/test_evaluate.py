@@ -51,6 +51,15 @@ def test_summary_by_hand():
     assert "75.0 %" in table(scores) and "error_m" in table(scores)
 
 
+def test_the_root_mean_square_is_over_the_successful_episodes():
+    rows = {"success": torch.tensor([1.0, 0.0, 1.0]), "error_m": torch.tensor([0.3, 9.0, 0.4])}
+    scores = summarize(rows)
+    assert scores["error_m"]["rms"] == pytest.approx((0.5 * (0.09 + 0.16)) ** 0.5)
+    assert "RMS of the successful 0.3536" in table(scores)
+    lost = summarize({"success": torch.zeros(2), "error_m": torch.ones(2)})
+    assert lost["error_m"]["rms"] is None and "RMS" not in table(lost)
+
+
 class Counter(Policy):
     """Commands how often it has acted since it was told to forget."""
 
