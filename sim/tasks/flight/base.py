@@ -97,12 +97,15 @@ class FlightTask(Task):
     def scene(self) -> SceneCfg:
         x, y, z = self.origin
         robot = RobotCfg(self.robot, (x, y, z, 0.0, 0.0, 0.0, 1.0))
-        view = CameraCfg((x - 0.9, y - 1.0, z + 0.45), (x, y, z), fov_deg=40.0, width=320, height=240)
+        dx, dy, dz = self.eye
+        view = CameraCfg((x + dx, y + dy, z + dz), (x, y, z), fov_deg=40.0, width=320, height=240)
         return SceneCfg({"robot": robot}, cameras={"view": view}, markers={"goal": FrameMarker(0.05)},
                         physics_dt_s=self.cfg.physics_dt_s)  # fmt: skip
 
     origin = (0.0, 0.0, 1.0)
     """Where the task begins, m."""
+    eye = (-0.55, -0.65, 0.7)
+    """The camera's place from there, m."""
 
     def action_spec(self) -> ActionSpec:
         cfg = self.cfg

@@ -78,6 +78,7 @@ class CrazyflieTrack(FlightTask):
     """
 
     cfg: CrazyflieTrackCfg
+    eye = (-1.2, -1.7, 1.5)
 
     def _velocity_term(self) -> TermSpec:
         return TermSpec(Field("velocity", (3,), "m/s", "world"), "velocity_error", {"command": "goal"})
