@@ -1,0 +1,1 @@
+"""System identification: recorded logs, replayed by engines in batches, give parameters with intervals."""
