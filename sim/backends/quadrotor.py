@@ -126,7 +126,8 @@ class Quadrotor(Backend):
         d, dt = self.kernels, self.scene.physics_dt_s
         shared = [self.state, self.params_of, self.wrench, self.command]
         own = [self.before, self.memory] if attitude else []
-        arrays = [warp.from_torch(t) for t in shared + own]
+        kinds = [d.Row, d.Parameters, d.Wrench, warp.vec4, warp.vec4, d.Memory]
+        arrays = [warp.from_torch(t, dtype=k) for t, k in zip(shared + own, kinds, strict=False)]
         inputs = [*arrays, self.body, *([self.firmware] if attitude else []), dt, n]
         kernel = d.step_attitude if attitude else d.step_rotors
         stream = None if self.device.type == "cpu" else warp.stream_from_torch(torch.cuda.current_stream(self.device))

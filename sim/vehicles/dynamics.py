@@ -19,6 +19,11 @@ scale of the sag; link delay in steps."""
 FIRMWARE = 8
 """Columns of `firmware` (B, FIRMWARE): integrals of roll and pitch (deg s) and of the three rates (deg); last rates
 (deg/s)."""
+Row = wp.types.vector(length=STATE, dtype=float)
+Parameters = wp.types.vector(length=PARAMS, dtype=float)
+Memory = wp.types.vector(length=FIRMWARE, dtype=float)
+Wrench = wp.types.vector(length=6, dtype=float)
+"""Rows travel through the functions as values: one address each to compute."""
 DEG = wp.constant(57.29577951308232)
 FULL = wp.constant(65535.0)
 NEAR = wp.constant(0.1)
@@ -241,31 +246,38 @@ def fly_low(
 
 
 @wp.func
-def integrate(
-    state: wp.array2d(dtype=float), i: int, params: wp.array2d(dtype=float), wrench: wp.array2d(dtype=float),
-    command: wp.vec4, body: Body, dt: float,
-):  # fmt: skip
-    """One step of row i towards rotor set-points `command` (rad/s)."""
-    p = wp.vec3(state[i, 0], state[i, 1], state[i, 2])
-    q = wp.vec4(state[i, 3], state[i, 4], state[i, 5], state[i, 6])
-    v = wp.vec3(state[i, 7], state[i, 8], state[i, 9])
-    w = wp.vec3(state[i, 10], state[i, 11], state[i, 12])
-    r = wp.vec4(state[i, 13], state[i, 14], state[i, 15], state[i, 16])
-    m = params[i, 0]
-    inertia = wp.vec3(params[i, 1], params[i, 2], params[i, 3])
-    inverse = wp.vec3(params[i, 4], params[i, 5], params[i, 6])
-    lift = params[i, 7]
-    kappa = params[i, 8]
-    drag = wp.vec2(params[i, 11], params[i, 12])
+def rotation_of(s: Row):
+    return wp.vec4(s[3], s[4], s[5], s[6])
+
+
+@wp.func
+def rates_of(s: Row):
+    return wp.vec3(s[10], s[11], s[12])
+
+
+@wp.func
+def integrate(s: Row, par: Parameters, wrench: Wrench, command: wp.vec4, body: Body, dt: float):
+    """The state one step later; the rotors are on their way to `command` (rad/s)."""
+    p = wp.vec3(s[0], s[1], s[2])
+    q = rotation_of(s)
+    v = wp.vec3(s[7], s[8], s[9])
+    w = rates_of(s)
+    r = wp.vec4(s[13], s[14], s[15], s[16])
+    m = par[0]
+    inertia = wp.vec3(par[1], par[2], par[3])
+    inverse = wp.vec3(par[4], par[5], par[6])
+    lift = par[7]
+    kappa = par[8]
+    drag = wp.vec2(par[11], par[12])
     target = command
-    if params[i, 13] > 0.0:
+    if par[13] > 0.0:
         full = total(thrusts(r, body.curve, lift)) / (lift * body.full_thrust)
-        target *= wp.max(0.0, 1.0 - params[i, 13] * (body.sag_rate * state[i, 17] + body.sag_load * full))
-    r1, r2 = rotor_step(target, r, params[i, 9], params[i, 10])
-    twist = wp.vec3(wrench[i, 3], wrench[i, 4], wrench[i, 5])
+        target *= wp.max(0.0, 1.0 - par[13] * (body.sag_rate * s[17] + body.sag_load * full))
+    r1, r2 = rotor_step(target, r, par[9], par[10])
+    twist = wp.vec3(wrench[3], wrench[4], wrench[5])
     if wp.dot(twist, twist) > 0.0:
         twist = turn_back(q, twist)
-    pull = wp.vec3(wrench[i, 0], wrench[i, 1], wrench[i, 2]) / m - wp.vec3(0.0, 0.0, body.gravity)
+    pull = wp.vec3(wrench[0], wrench[1], wrench[2]) / m - wp.vec3(0.0, 0.0, body.gravity)
     first = load_of(r, body, m, lift, kappa, twist)
     mid = load_of(r1, body, m, lift, kappa, twist)
     last = load_of(r2, body, m, lift, kappa, twist)
@@ -274,28 +286,24 @@ def integrate(
     else:
         p, q, v, w = fly(p, q, v, w, first, mid, last, pull, inertia, inverse, dt)
     q = wp.normalize(q)
-    for j in range(3):
-        state[i, j] = p[j]
-        state[i, 7 + j] = v[j]
-        state[i, 10 + j] = w[j]
-    for j in range(4):
-        state[i, 3 + j] = q[j]
-        state[i, 13 + j] = r2[j]
-    state[i, 17] = state[i, 17] + dt
+    return Row(p[0], p[1], p[2], q[0], q[1], q[2], q[3], v[0], v[1], v[2], w[0], w[1], w[2],
+               r2[0], r2[1], r2[2], r2[3], s[17] + dt)  # fmt: skip
 
 
 @wp.kernel
 def step_rotors(
-    state: wp.array2d(dtype=float), params: wp.array2d(dtype=float), wrench: wp.array2d(dtype=float),
-    command: wp.array2d(dtype=float), body: Body, dt: float, n: int,
+    state: wp.array(dtype=Row), params: wp.array(dtype=Parameters), wrench: wp.array(dtype=Wrench),
+    command: wp.array(dtype=wp.vec4), body: Body, dt: float, n: int,
 ):  # fmt: skip
     """n steps of `dt` with rotor speeds (B, 4) as command."""
     i = wp.tid()
-    target = wp.vec4(command[i, 0], command[i, 1], command[i, 2], command[i, 3])
+    target = command[i]
     for j in range(4):
         target[j] = wp.clamp(target[j], 0.0, body.max_speed)
+    s = state[i]
     for _k in range(n):
-        integrate(state, i, params, wrench, target, body, dt)
+        s = integrate(s, params[i], wrench[i], target, body, dt)
+    state[i] = s
 
 
 @wp.func
@@ -316,66 +324,62 @@ def counts_of(thrust: float, body: Body, fw: Firmware):
 
 
 @wp.func
-def pid(memory: wp.array2d(dtype=float), i: int, j: int, error: float, kp: float, ki: float, limit: float, dt: float):
-    """Proportional and clamped integral part; the integral is memory[i, j]."""
-    area = wp.clamp(memory[i, j] + error * dt, -limit, limit)
-    memory[i, j] = area
-    return kp * error + ki * area
+def area(memory: float, error: float, limit: float, dt: float):
+    """The clamped integral."""
+    return wp.clamp(memory + error * dt, -limit, limit)
 
 
 @wp.func
-def firmware_step(
-    state: wp.array2d(dtype=float), memory: wp.array2d(dtype=float), i: int, command: wp.vec4, body: Body, fw: Firmware,
-    dt: float,
-):  # fmt: skip
-    """Rotor set-points (rad/s) for roll, pitch (rad), yaw rate (rad/s) and thrust (N): the Crazyflie firmware's cascade
-    of an attitude and a rate PID, and its mixer for a cross. Without thrust the motors stop and integrals are reset."""
+def firmware_step(s: Row, memory: Memory, command: wp.vec4, body: Body, fw: Firmware, dt: float):
+    """Rotor set-points (rad/s) for roll, pitch (rad), yaw rate (rad/s) and thrust (N), and the memory afterwards: the
+    Crazyflie firmware's cascade of an attitude and a rate PID, and its mixer for a cross. Without thrust motors stop
+    and the integrals are reset."""
     counts = counts_of(command[3], body, fw)
+    rate = DEG * rates_of(s)
     out = wp.vec4(0.0)
-    if counts <= 0.0:
-        for j in range(5):
-            memory[i, j] = 0.0
-        for j in range(3):
-            memory[i, 5 + j] = DEG * state[i, 10 + j]
-        return out
-    roll, pitch = roll_pitch(wp.vec4(state[i, 3], state[i, 4], state[i, 5], state[i, 6]))
-    want = wp.vec3(
-        pid(memory, i, 0, DEG * command[0] - roll, fw.angle[0], fw.angle[1], fw.angle[2], dt),
-        pid(memory, i, 1, DEG * command[1] - pitch, fw.angle[0], fw.angle[1], fw.angle[2], dt),
-        DEG * command[2],
-    )
-    rate = DEG * wp.vec3(state[i, 10], state[i, 11], state[i, 12])
-    x = pid(memory, i, 2, want[0] - rate[0], fw.rate[0], fw.rate[1], fw.rate[3], dt)
-    y = pid(memory, i, 3, want[1] - rate[1], fw.rate[0], fw.rate[1], fw.rate[3], dt)
-    z = pid(memory, i, 4, want[2] - rate[2], fw.yaw[0], fw.yaw[1], fw.yaw[2], dt)
-    x -= fw.rate[2] * (rate[0] - memory[i, 5]) / dt
-    y -= fw.rate[2] * (rate[1] - memory[i, 6]) / dt
-    for j in range(3):
-        memory[i, 5 + j] = rate[j]
-    for j in range(4):
-        mixed = counts + 0.5 * wp.sign(body.y[j]) * x - 0.5 * wp.sign(body.x[j]) * y + body.spin[j] * z
-        mixed = wp.clamp(mixed, 0.0, FULL)
-        out[j] = wp.where(mixed > 0.0, fw.speed_offset + fw.speed_slope * mixed, 0.0)
-    return out
+    after = Memory(0.0, 0.0, 0.0, 0.0, 0.0, rate[0], rate[1], rate[2])
+    if counts > 0.0:
+        roll, pitch = roll_pitch(rotation_of(s))
+        off = wp.vec3(DEG * command[0] - roll, DEG * command[1] - pitch, DEG * command[2] - rate[2])
+        after[0] = area(memory[0], off[0], fw.angle[2], dt)
+        after[1] = area(memory[1], off[1], fw.angle[2], dt)
+        over = wp.vec2(
+            fw.angle[0] * off[0] + fw.angle[1] * after[0] - rate[0],
+            fw.angle[0] * off[1] + fw.angle[1] * after[1] - rate[1],
+        )
+        after[2] = area(memory[2], over[0], fw.rate[3], dt)
+        after[3] = area(memory[3], over[1], fw.rate[3], dt)
+        after[4] = area(memory[4], off[2], fw.yaw[2], dt)
+        x = fw.rate[0] * over[0] + fw.rate[1] * after[2] - fw.rate[2] * (rate[0] - memory[5]) / dt
+        y = fw.rate[0] * over[1] + fw.rate[1] * after[3] - fw.rate[2] * (rate[1] - memory[6]) / dt
+        z = fw.yaw[0] * off[2] + fw.yaw[1] * after[4]
+        for j in range(4):
+            mixed = counts + 0.5 * wp.sign(body.y[j]) * x - 0.5 * wp.sign(body.x[j]) * y + body.spin[j] * z
+            mixed = wp.clamp(mixed, 0.0, FULL)
+            speed = wp.where(mixed > 0.0, fw.speed_offset + fw.speed_slope * mixed, 0.0)
+            out[j] = wp.min(speed, body.max_speed)
+    return out, after
 
 
 @wp.kernel
 def step_attitude(
-    state: wp.array2d(dtype=float), params: wp.array2d(dtype=float), wrench: wp.array2d(dtype=float),
-    command: wp.array2d(dtype=float), before: wp.array2d(dtype=float), memory: wp.array2d(dtype=float), body: Body,
+    state: wp.array(dtype=Row), params: wp.array(dtype=Parameters), wrench: wp.array(dtype=Wrench),
+    command: wp.array(dtype=wp.vec4), before: wp.array(dtype=wp.vec4), memory: wp.array(dtype=Memory), body: Body,
     fw: Firmware, dt: float, n: int,
 ):  # fmt: skip
     """n steps of `dt` with roll, pitch (rad), yaw rate (rad/s) and thrust (N) as command (B, 4), which arrives after
     the link's delay; until then, and from step to step, `before` is in force."""
     i = wp.tid()
-    wait = wp.min(int(params[i, 14]), n - 1)
-    aim = wp.vec4(before[i, 0], before[i, 1], before[i, 2], before[i, 3])
+    par = params[i]
+    wait = wp.min(int(par[14]), n - 1)
+    aim = before[i]
+    s = state[i]
+    m = memory[i]
     for k in range(n):
         if k == wait:
-            aim = wp.vec4(command[i, 0], command[i, 1], command[i, 2], command[i, 3])
-        speeds = firmware_step(state, memory, i, aim, body, fw, dt)
-        for j in range(4):
-            speeds[j] = wp.min(speeds[j], body.max_speed)
-        integrate(state, i, params, wrench, speeds, body, dt)
-    for j in range(4):
-        before[i, j] = aim[j]
+            aim = command[i]
+        speeds, m = firmware_step(s, m, aim, body, fw, dt)
+        s = integrate(s, par, wrench[i], speeds, body, dt)
+    state[i] = s
+    memory[i] = m
+    before[i] = aim

@@ -15,14 +15,14 @@ from robolearn.config import ConfigError, build, unknown
 from robolearn.env import Extras, Obs
 from robolearn.registry import entry
 from robolearn.spec import PolicySpec
-from robolearn.state import put_tensors, tensors_of
+from robolearn.state import tensors_of
 from sim.backends.base import BackendCfg
 from sim.backends.quadrotor import Quadrotor
 from sim.tasks.flight.base import FlightCfg, FlightTask
 from sim.vehicles import period, starts
 
 DRAWN = ("mass", "inertia", "thrust", "reaction_torque", "spin_up", "spin_down", "drag", "sag", "link_delay")
-NOISE = ("position_error", "rotation", "velocity", "rates")
+NOISE = {"position_error": 3, "rotation": 9, "velocity": 3, "rates": 3}
 PARTS = ("state", "params_of", "wrench", "before", "memory")
 
 
@@ -77,14 +77,17 @@ class FusedFlight:
         self._final = {g: zeros(b, n) for g, n in dims.items()}
         self._action, self._given, self._trim, self._counts = (zeros(b, n) for n in (4, 4, 2, 3))
         self._variant, self._age, self._draws = (zeros(b, dtype=torch.int32) for _ in range(3))
-        self._reward, self._episode = zeros(b), zeros(b, period.EPISODE)
-        self._terminated, self._truncated = (zeros(b, dtype=torch.bool) for _ in range(2))
+        flags = torch.bool
+        self._ends = [(zeros(b), zeros(b, dtype=flags), zeros(b, dtype=flags)) for _ in range(2)]  # in turns
+        self._episode = zeros(b, period.EPISODE)
+        names = ("return", "length", "success", "position_error_m", "steady_error_m", "diverged")
+        self._results = dict(zip(names, self._episode.unbind(1), strict=True)) | {"clip_rate": zeros(b)}
         self.episode_length_buf = zeros(b, dtype=torch.long)
         self.episode_limit_buf = torch.full_like(self.episode_length_buf, self.max_episode_length)
-        self._no_clips = zeros(b)
-        self._normals = torch.randn(period.TABLE + 18, generator=torch.Generator().manual_seed(0)).to(device)
-        self._nominal, self._ranges = self.backend._nominal, torch.tensor(list(self._bounds()), device=device)
-        self._goals = self._goal_table().contiguous()
+        normals = torch.randn(period.TABLE + 18, generator=torch.Generator().manual_seed(0)).to(device)
+        overlapping = normals.as_strided((period.TABLE, 18), (1, 1))
+        ranges = torch.tensor(list(self._bounds()), device=device)
+        self._tables = self.backend._nominal[None], ranges, self._goal_table().contiguous(), overlapping  # constant
         self._turn = 0
 
     def _bounds(self) -> Iterator[tuple[float, float]]:
@@ -110,9 +113,7 @@ class FusedFlight:
         self.common_step_counter += 1
         self.episode_length_buf.zero_()
         obs = self._obs[self._turn]
-        arrays = [*self._world(), *(wp.from_torch(t) for t in (self._action, obs["policy"], obs["critic"]))]
-        wp.launch(period.begin, self.num_envs, [*arrays, self.task.vehicle.hover_speed_radps, self._rules],
-                  device=self._on())  # fmt: skip
+        wp.launch(period.begin, self.num_envs, self._world(obs), device=self._on())
         return dict(obs), {"log": {}}
 
     def step(self, action: Tensor) -> tuple[Obs, Tensor, Tensor, Tensor, Extras]:
@@ -125,12 +126,10 @@ class FusedFlight:
         if not self._launches:
             self._launches = [self._record(k) for k in range(2)]
         self._launches[self._turn].launch()
-        obs, results = self._obs[self._turn], self._episode.unbind(1)
-        names = ("return", "length", "success", "position_error_m", "steady_error_m", "diverged")
-        episode = dict(zip(names, results, strict=True)) | {"clip_rate": self._no_clips}
-        final = FinalObs(obs, self._final, self._terminated | self._truncated)
-        extras = {"applied_action": self._action, "log": {}, "episode": episode, "final_obs": final}
-        return dict(obs), self._reward.clone(), self._terminated.clone(), self._truncated.clone(), extras
+        obs, (reward, terminated, truncated) = self._obs[self._turn], self._ends[self._turn]
+        final = FinalObs(obs, self._final, terminated, truncated)
+        extras = {"applied_action": self._action, "log": {}, "episode": dict(self._results), "final_obs": final}
+        return dict(obs), reward, terminated, truncated, extras
 
     def close(self) -> None:
         self.backend.close()
@@ -153,7 +152,8 @@ class FusedFlight:
         for key, value in state["obs"].items():
             turn, _, group = key.partition(".")
             self._obs[int(turn)][group].copy_(value)
-        put_tensors(self, {k: v.clone() for k, v in state["own"].items()})
+        for name, value in state["own"].items():  # into the same memory: the launches know it
+            getattr(self, name).copy_(value)
         counters = state["counters"]
         self.seed, self.common_step_counter = counters["seed"], counters["common_step_counter"]
         self._turn, self._rules.seed = counters["turn"], counters["seed"]
@@ -161,26 +161,58 @@ class FusedFlight:
 
     # --- the kernel -----------------------------------------------------------------------------------------
 
-    def _world(self) -> list[Any]:
-        """The arrays that `begin` and `period` share."""
-        engine = self.backend
-        tensors = [engine.state, engine.params_of, engine.wrench, engine.before, engine.memory, self._trim,
-                   self._nominal, self._ranges, self._goals, self._normals, self._variant, self._age, self._draws,
-                   self._counts]  # fmt: skip
-        return [wp.from_torch(t) for t in tensors]
+    def _world(self, obs: Obs) -> list[Any]:
+        """What `begin` and `period` share, to write observation `obs`."""
+        engine, kinds = self.backend, period.d
+        nominal, ranges, goals, normals = self._tables
+        typed = [
+            (engine.state, kinds.Row), (engine.params_of, kinds.Parameters), (engine.wrench, kinds.Wrench),
+            (engine.before, wp.vec4), (engine.memory, kinds.Memory), (self._trim, wp.vec2),
+            (nominal, kinds.Parameters), (ranges, wp.float32), (goals, period.Goal),
+            (normals, period.Seen), (self._variant, wp.int32), (self._age, wp.int32), (self._draws, wp.int32),
+            (self._counts, wp.vec3), (self._action, wp.vec4),
+        ]  # fmt: skip
+        arrays = [wp.from_torch(t, dtype=k) for t, k in typed]
+        numbers = [self._noise(), self.task.vehicle.hover_speed_radps, self._rules]
+        return [*arrays, *self._policy_parts(obs["policy"]), *self._critic_parts(obs["critic"]), *numbers]
+
+    def _policy_parts(self, rows: Tensor) -> list[Any]:
+        """Sight, integral, what is ahead, and history: views of the policy's rows."""
+        cfg, at = self.cfg, 18
+        integral = rows[:, at : at + 3]
+        at += 3 if cfg.integral_limit_ms else 0
+        ahead = self._ahead(rows, at)
+        history = rows[:, -4 * cfg.action_history :].unflatten(1, (cfg.action_history, 4))
+        return [
+            wp.from_torch(rows[:, :18], dtype=period.Seen), wp.from_torch(integral, dtype=wp.vec3),
+            wp.from_torch(ahead, dtype=wp.vec3), wp.from_torch(history, dtype=wp.vec4),
+        ]  # fmt: skip
+
+    def _critic_parts(self, rows: Tensor) -> list[Any]:
+        return [
+            wp.from_torch(rows[:, :18], dtype=period.Seen), wp.from_torch(self._ahead(rows, 18), dtype=wp.vec3),
+            wp.from_torch(rows[:, -10:], dtype=period.Hidden),
+        ]  # fmt: skip
+
+    def _ahead(self, rows: Tensor, at: int) -> Tensor:
+        n = 1 + getattr(self.cfg, "preview", 0)  # without a preview nothing is written there
+        return rows[:, at : at + 3 * n].unflatten(1, (n, 3))
+
+    def _noise(self) -> Any:
+        noise = self.cfg.randomize.observation_noise
+        return period.Seen(*(noise.get(name, 0.0) for name, n in NOISE.items() for _ in range(n)))
 
     def _record(self, turn: int) -> Any:
         """The launch that reads observation 1 - turn and writes observation `turn`."""
-        now, before = self._obs[turn], self._obs[1 - turn]
-        tensors = [
-            self._action, self._given, self.episode_limit_buf, self.episode_length_buf, before["policy"],
-            now["policy"], now["critic"], self._final["policy"], self._final["critic"], self._reward, self._terminated,
-            self._truncated, self._episode,
-        ]  # fmt: skip
-        engine = self.backend
+        now, before, engine = self._obs[turn], self._obs[1 - turn], self.backend
+        _, last_area, _, last_history = self._policy_parts(before["policy"])
         firmware = engine.firmware or period.d.Firmware()
-        inputs = [*self._world(), *(wp.from_torch(t) for t in tensors), self.task.vehicle.hover_speed_radps,
-                  self._rules, engine.body, firmware]  # fmt: skip
+        rows = [now["policy"], now["critic"], self._final["policy"], self._final["critic"], *self._ends[turn]]
+        inputs = [
+            *self._world(now), engine.body, firmware, wp.from_torch(self._given, dtype=wp.vec4),
+            wp.from_torch(self.episode_limit_buf), wp.from_torch(self.episode_length_buf), last_area, last_history,
+            *(wp.from_torch(t) for t in rows), wp.from_torch(self._episode, dtype=period.Results),
+        ]  # fmt: skip
         stream = None
         if self.device.type != "cpu":
             stream = wp.stream_from_torch(torch.cuda.current_stream(self.device))
@@ -190,13 +222,12 @@ class FusedFlight:
         return wp.device_from_torch(self.device)
 
     def _make_rules(self, seed: int) -> Any:
-        task, cfg, rules, noise = self.task, self.cfg, starts.Rules(), self.cfg.randomize.observation_noise
+        task, cfg, rules = self.task, self.cfg, starts.Rules()
         attitude = cfg.action == "attitude"
         rules.attitude, rules.half_speed = int(attitude), 0.5 * task.vehicle.max_speed_radps
         rules.weight = 9.81 * task.vehicle.mass_kg
         rules.scale, rules.rest = wp.vec4(*self.action_spec.scale), wp.vec4(*self.commander.rest.tolist())
         rules.dt, rules.substeps, rules.period = cfg.physics_dt_s, cfg.decimation, cfg.step_dt_s
-        rules.noise = wp.vec4(*(noise.get(n, 0.0) for n in NOISE))
         rules.integral, rules.history = cfg.integral_limit_ms, cfg.action_history
         rules.preview, rules.stride = getattr(cfg, "preview", -1), getattr(task, "stride", 1)
         rules.far, rules.steady_from = cfg.far_m, task._steady_from
@@ -217,12 +248,13 @@ class FusedFlight:
 class FinalObs(dict[str, Tensor]):
     """The observations before the reset, (B, n) by group, put together when they are read."""
 
-    def __init__(self, obs: Obs, final: Obs, done: Tensor):
+    def __init__(self, obs: Obs, final: Obs, terminated: Tensor, truncated: Tensor):
         super().__init__(obs)
-        self._obs, self._final, self._done = obs, final, done[:, None]
+        self._obs, self._final, self._ends = obs, final, (terminated, truncated)
 
     def __getitem__(self, group: str) -> Tensor:
-        return torch.where(self._done, self._final[group], self._obs[group])
+        done = self._ends[0] | self._ends[1]
+        return torch.where(done[:, None], self._final[group], self._obs[group])
 
     def items(self):
         return ((k, self[k]) for k in self)

@@ -1,6 +1,6 @@
 # mypy: ignore-errors
 # Warp reads the annotations of its kernels as types of its own, and int(0) as a variable.
-# ruff: noqa: UP018, RUF046
+# ruff: noqa: UP018
 """A whole control period of a flight task in one kernel: command, physics, reward, ends, reset, observation.
 
 The same as SimEnv with the torch terms of sim/tasks/flight, to which a test compares it. A row of `policy` is position
@@ -12,7 +12,7 @@ same without noise, integral and actions, then the disturbance (6) and rotor spe
 import warp as wp
 
 from sim.vehicles import dynamics as d
-from sim.vehicles.starts import Rules, draw_params, key_of, put3, put4, start
+from sim.vehicles.starts import Rules, disturb, draw_params, key_of, start
 
 wp.set_module_options({"enable_backward": False, "fast_math": True})
 
@@ -20,46 +20,57 @@ TABLE = 1 << 16
 NORMALS = wp.constant(TABLE)
 RETURN, LENGTH, SUCCESS, ERROR, STEADY, DIVERGED, EPISODE = 0, 1, 2, 3, 4, 5, 6
 """Columns of `episode` (B, EPISODE), meaningful where an episode ended."""
+Seen = wp.types.vector(length=18, dtype=float)
+Goal = wp.types.vector(length=9, dtype=float)
+Hidden = wp.types.vector(length=10, dtype=float)
+Results = wp.types.vector(length=EPISODE, dtype=float)
+
+# The arrays' types by name: signatures stay readable.
+Rows = wp.array(dtype=d.Row)
+Vehicles = wp.array(dtype=d.Parameters)
+Wrenches = wp.array(dtype=d.Wrench)
+Memories = wp.array(dtype=d.Memory)
+Vec4s = wp.array(dtype=wp.vec4)
+Vec3s = wp.array(dtype=wp.vec3)
+Vec2s = wp.array(dtype=wp.vec2)
+Floats2d = wp.array2d(dtype=float)
+Vec3s2d = wp.array2d(dtype=wp.vec3)
+Vec4s2d = wp.array2d(dtype=wp.vec4)
+Goals = wp.array2d(dtype=Goal)
+Sights = wp.array(dtype=Seen)
+Secrets = wp.array(dtype=Hidden)
+Ints = wp.array(dtype=int)
+Longs = wp.array(dtype=wp.int64)
+Floats = wp.array(dtype=float)
+Flags = wp.array(dtype=bool)
+Outcomes = wp.array(dtype=Results)
 
 
 @wp.func
-def row_of(m: wp.array2d(dtype=float), i: int, j: int):
-    return wp.vec3(m[i, j], m[i, j + 1], m[i, j + 2])
-
-
-@wp.func
-def quat_of(state: wp.array2d(dtype=float), i: int):
-    return wp.vec4(state[i, 3], state[i, 4], state[i, 5], state[i, 6])
-
-
-@wp.func
-def act(
-    state: wp.array2d(dtype=float), params: wp.array2d(dtype=float), wrench: wp.array2d(dtype=float),
-    before: wp.array2d(dtype=float), memory: wp.array2d(dtype=float), trim: wp.array2d(dtype=float), i: int, a: wp.vec4,
-    rules: Rules, body: d.Body, fw: d.Firmware,
-):  # fmt: skip
-    """The physics of a period with action a."""
+def act(s: d.Row, par: d.Parameters, wrench: d.Wrench, before: wp.vec4, memory: d.Memory, trim: wp.vec2, a: wp.vec4,
+        rules: Rules, body: d.Body, fw: d.Firmware):  # fmt: skip
+    """The physics of a period with action a: state, command in force and firmware's memory afterwards."""
+    out = s
+    aim = before
+    m = memory
     if rules.attitude == 0:
         speeds = rules.half_speed * (a + wp.vec4(1.0, 1.0, 1.0, 1.0))
         for _k in range(rules.substeps):
-            d.integrate(state, i, params, wrench, speeds, body, rules.dt)
-        return
-    aim = wp.vec4(before[i, 0], before[i, 1], before[i, 2], before[i, 3])
-    new = wp.cw_mul(rules.scale, a) + wp.vec4(trim[i, 0], trim[i, 1], 0.0, rules.weight)
-    wait = wp.min(int(params[i, 14]), rules.substeps - 1)
-    for k in range(rules.substeps):
-        if k == wait:
-            aim = new
-        speeds = d.firmware_step(state, memory, i, aim, body, fw, rules.dt)
-        for j in range(4):
-            speeds[j] = wp.min(speeds[j], body.max_speed)
-        d.integrate(state, i, params, wrench, speeds, body, rules.dt)
-    put4(before, i, 0, aim)
+            out = d.integrate(out, par, wrench, speeds, body, rules.dt)
+    else:
+        wait = wp.min(int(par[14]), rules.substeps - 1)
+        for k in range(rules.substeps):
+            if k == wait:
+                aim = wp.cw_mul(rules.scale, a) + wp.vec4(trim[0], trim[1], 0.0, rules.weight)
+            turns, m = d.firmware_step(out, m, aim, body, fw, rules.dt)
+            out = d.integrate(out, par, wrench, turns, body, rules.dt)
+    return out, aim, m
 
 
 @wp.func
-def reward_of(state: wp.array2d(dtype=float), i: int, error: wp.vec3, slip: wp.vec3, a: wp.vec4, last: wp.vec4,
-              rules: Rules):  # fmt: skip
+def reward_of(s: d.Row, seen: Seen, a: wp.vec4, last: wp.vec4, rules: Rules):
+    error = wp.vec3(seen[0], seen[1], seen[2])
+    slip = wp.vec3(seen[12], seen[13], seen[14])
     squared = wp.dot(error, error)
     off = a - rules.rest
     change = a - last
@@ -67,7 +78,7 @@ def reward_of(state: wp.array2d(dtype=float), i: int, error: wp.vec3, slip: wp.v
         rules.alive
         + rules.position_squared * squared
         + rules.position * wp.sqrt(squared + 1.0e-8)
-        + rules.tilt * (1.0 - state[i, 6] * state[i, 6])
+        + rules.tilt * (1.0 - s[6] * s[6])
         + rules.velocity * wp.dot(slip, slip)
         + rules.action * wp.dot(off, off)
         + rules.action_change * wp.dot(change, change)
@@ -75,95 +86,94 @@ def reward_of(state: wp.array2d(dtype=float), i: int, error: wp.vec3, slip: wp.v
 
 
 @wp.func
-def is_finite(state: wp.array2d(dtype=float), i: int):
+def is_finite(s: d.Row):
     most = float(0.0)
     for j in range(13):
-        most += wp.abs(state[i, j])
+        most += wp.abs(s[j])
     return most < 1.0e3
 
 
 @wp.func
-def see(
-    policy: wp.array2d(dtype=float), critic: wp.array2d(dtype=float), state: wp.array2d(dtype=float),
-    wrench: wp.array2d(dtype=float), goals: wp.array3d(dtype=float), normals: wp.array(dtype=float), i: int,
-    variant: int, age: int, area: wp.vec3, at: int, rules: Rules,
-):  # fmt: skip
-    """Fill both rows but for the actions; the column at which these begin."""
-    q = quat_of(state, i)
-    error = wp.vec3(state[i, 0], state[i, 1], state[i, 2])
-    slip = wp.vec3(state[i, 7], state[i, 8], state[i, 9])
-    for j in range(3):
-        error[j] -= goals[variant, age, j]
-        slip[j] -= goals[variant, age, 3 + j]
+def features(s: d.Row, goal: Goal):
+    """Position error, rotation matrix row by row, velocity error, rates."""
+    q = d.rotation_of(s)
     x = d.turn(q, wp.vec3(1.0, 0.0, 0.0))
     y = d.turn(q, wp.vec3(0.0, 1.0, 0.0))
     z = d.thrust_axis(q)
-    for j in range(3):
-        critic[i, j] = error[j]
-        critic[i, 3 + 3 * j] = x[j]
-        critic[i, 4 + 3 * j] = y[j]
-        critic[i, 5 + 3 * j] = z[j]
-        critic[i, 12 + j] = slip[j]
-        critic[i, 15 + j] = state[i, 10 + j]
-    for j in range(3):
-        policy[i, j] = critic[i, j] + rules.noise[0] * normals[at + j]
-        policy[i, 12 + j] = critic[i, 12 + j] + rules.noise[2] * normals[at + 3 + j]
-        policy[i, 15 + j] = critic[i, 15 + j] + rules.noise[3] * normals[at + 6 + j]
-    for j in range(9):
-        policy[i, 3 + j] = critic[i, 3 + j] + rules.noise[1] * normals[at + 9 + j]
-    n = int(18)
-    m = int(18)
-    if rules.integral > 0.0:
-        put3(policy, i, n, area)
-        n += 3
-    if rules.preview >= 0:
-        for j in range(3):
-            critic[i, m + j] = goals[variant, age, 6 + j]
-        for k in range(rules.preview):
-            later = wp.min(age + (k + 1) * rules.stride, goals.shape[1] - 1)
-            for j in range(3):
-                critic[i, m + 3 + 3 * k + j] = goals[variant, later, j] - state[i, j]
-        for j in range(3 + 3 * rules.preview):
-            policy[i, n + j] = critic[i, m + j]
-        n += 3 + 3 * rules.preview
-        m += 3 + 3 * rules.preview
-    for j in range(3):
-        critic[i, m + j] = wrench[i, j] / rules.force_unit
-        critic[i, m + 3 + j] = wrench[i, 3 + j] / rules.torque_unit
-    for j in range(4):
-        critic[i, m + 6 + j] = state[i, 13 + j] / (2.0 * rules.half_speed)
-    return n
+    return Seen(s[0] - goal[0], s[1] - goal[1], s[2] - goal[2], x[0], y[0], z[0], x[1], y[1], z[1], x[2], y[2], z[2],
+                s[7] - goal[3], s[8] - goal[4], s[9] - goal[5], s[10], s[11], s[12])  # fmt: skip
 
 
 @wp.func
-def copy_row(a: wp.array2d(dtype=float), b: wp.array2d(dtype=float), i: int):
+def hidden(s: d.Row, wrench: d.Wrench, rules: Rules):
+    """Disturbance and rotor speeds in their units."""
+    f = 1.0 / rules.force_unit
+    t = 1.0 / rules.torque_unit
+    r = 0.5 / rules.half_speed
+    return Hidden(wrench[0] * f, wrench[1] * f, wrench[2] * f, wrench[3] * t, wrench[4] * t, wrench[5] * t,
+                  s[13] * r, s[14] * r, s[15] * r, s[16] * r)  # fmt: skip
+
+
+@wp.func
+def applied(given: wp.vec4):
+    """The action inside its bounds; zero for what is not a number."""
+    a = wp.vec4(0.0)
+    for j in range(4):
+        x = given[j]
+        a[j] = wp.where(x == x, wp.clamp(x, -1.0, 1.0), 0.0)
+    return a
+
+
+@wp.func
+def accumulate(area: wp.vec3, error: wp.vec3, rules: Rules):
+    """The clamped integral of the position error."""
+    most = wp.vec3(rules.integral, rules.integral, rules.integral)
+    return wp.max(-most, wp.min(most, area + rules.period * error))
+
+
+@wp.func
+def pick(i: int, draws: int, seed: int):
+    """A row of the table of normals: a multiplicative hash, which costs less than a generator."""
+    mixed = wp.uint32(i) * wp.uint32(2654435761) + wp.uint32(draws) * wp.uint32(2246822519) + wp.uint32(seed)
+    mixed = (mixed ^ (mixed >> wp.uint32(15))) * wp.uint32(2246822519)
+    return int((mixed ^ (mixed >> wp.uint32(13))) % wp.uint32(NORMALS))
+
+
+@wp.func
+def settle(count: wp.vec3, length: float, error: float, inside: bool, good: bool, rules: Rules):
+    """The results of an episode that ended."""
+    far = wp.where(good, error, rules.far)
+    rms = wp.where(count[2] > 0.0, wp.sqrt(count[1] / count[2]), far)
+    return Results(count[0], length, wp.where(inside, 1.0, 0.0), far, rms, wp.where(good, 0.0, 1.0))
+
+
+@wp.func
+def look_ahead(ahead: Vec3s2d, critic_ahead: Vec3s2d,
+               goals: Goals, i: int, variant: int, age: int, s: d.Row, rules: Rules):  # fmt: skip
+    """The goal's acceleration, and its positions to come as seen from here."""
+    goal = goals[variant, age]
+    now = wp.vec3(goal[6], goal[7], goal[8])
+    ahead[i, 0] = now
+    critic_ahead[i, 0] = now
+    for k in range(rules.preview):
+        later = goals[variant, wp.min(age + (k + 1) * rules.stride, goals.shape[1] - 1)]
+        seen = wp.vec3(later[0] - s[0], later[1] - s[1], later[2] - s[2])
+        ahead[i, 1 + k] = seen
+        critic_ahead[i, 1 + k] = seen
+
+
+@wp.func
+def copy_row(a: Floats2d, b: Floats2d, i: int):
     for j in range(a.shape[1]):
         b[i, j] = a[i, j]
 
 
-@wp.kernel
-def begin(
-    state: wp.array2d(dtype=float), params: wp.array2d(dtype=float), wrench: wp.array2d(dtype=float),
-    before: wp.array2d(dtype=float), memory: wp.array2d(dtype=float), trim: wp.array2d(dtype=float),
-    nominal: wp.array(dtype=float), ranges: wp.array2d(dtype=float), goals: wp.array3d(dtype=float),
-    normals: wp.array(dtype=float), variant: wp.array(dtype=int), age: wp.array(dtype=int), draws: wp.array(dtype=int),
-    counts: wp.array2d(dtype=float), action: wp.array2d(dtype=float), policy: wp.array2d(dtype=float),
-    critic: wp.array2d(dtype=float), hover: float, rules: Rules,
-):  # fmt: skip
-    """Every environment anew."""
-    i = wp.tid()
-    renew(state, params, wrench, before, memory, trim, nominal, ranges, goals, normals, variant, age, draws, counts,
-          action, policy, critic, i, hover, rules)  # fmt: skip
-
-
 @wp.func
 def renew(
-    state: wp.array2d(dtype=float), params: wp.array2d(dtype=float), wrench: wp.array2d(dtype=float),
-    before: wp.array2d(dtype=float), memory: wp.array2d(dtype=float), trim: wp.array2d(dtype=float),
-    nominal: wp.array(dtype=float), ranges: wp.array2d(dtype=float), goals: wp.array3d(dtype=float),
-    normals: wp.array(dtype=float), variant: wp.array(dtype=int), age: wp.array(dtype=int), draws: wp.array(dtype=int),
-    counts: wp.array2d(dtype=float), action: wp.array2d(dtype=float), policy: wp.array2d(dtype=float),
-    critic: wp.array2d(dtype=float), i: int, hover: float, rules: Rules,
+    state: Rows, params: Vehicles, wrench: Wrenches, before: Vec4s, memory: Memories, trim: Vec2s, nominal: Vehicles,
+    ranges: Floats2d, goals: Goals, normals: Sights, variant: Ints, age: Ints, draws: Ints, counts: Vec3s,
+    action: Vec4s, sight: Sights, area: Vec3s, ahead: Vec3s2d, history: Vec4s2d, truth: Sights, critic_ahead: Vec3s2d,
+    secret: Secrets, i: int, noise: Seen, hover: float, rules: Rules,
 ):  # fmt: skip
     """A new episode in row i, and its first observation."""
     draws[i] = draws[i] + 1
@@ -172,108 +182,99 @@ def renew(
     which = wp.randi(rng, 0, goals.shape[0])
     variant[i] = which
     age[i] = 0
-    for j in range(3):
-        counts[i, j] = 0.0
-    draw_params(params, nominal, ranges, i, key_of(i, b, draws[i], 1, rules.seed))
-    goal = wp.vec3(goals[which, 0, 0], goals[which, 0, 1], goals[which, 0, 2])
-    drift = wp.vec3(goals[which, 0, 3], goals[which, 0, 4], goals[which, 0, 5])
-    start(state, wrench, before, memory, trim, i, goal, drift, hover, rules, key_of(i, b, draws[i], 2, rules.seed),
-          key_of(i, b, draws[i], 3, rules.seed))  # fmt: skip
-    put4(action, i, 0, rules.rest)
-    n = see(policy, critic, state, wrench, goals, normals, i, which, 0, wp.vec3(0.0), wp.randi(rng, 0, NORMALS), rules)
-    for k in range(rules.history):
-        put4(policy, i, n + 4 * k, rules.rest)
-
-
-@wp.func
-def applied(given: wp.array2d(dtype=float), i: int):
-    """The action inside its bounds; zero for what is not a number."""
-    a = wp.vec4(0.0)
-    for j in range(4):
-        x = given[i, j]
-        a[j] = wp.where(x == x, wp.clamp(x, -1.0, 1.0), 0.0)
-    return a
-
-
-@wp.func
-def settle(episode: wp.array2d(dtype=float), counts: wp.array2d(dtype=float), i: int, length: float, inside: bool,
-           good: bool, far: float, rules: Rules):  # fmt: skip
-    """The results of an episode that ended."""
-    error = wp.where(good, far, rules.far)
-    episode[i, 0] = counts[i, 0]
-    episode[i, 1] = length
-    episode[i, 2] = wp.where(inside, 1.0, 0.0)
-    episode[i, 3] = error
-    episode[i, 4] = wp.where(counts[i, 2] > 0.0, wp.sqrt(counts[i, 1] / counts[i, 2]), error)
-    episode[i, 5] = wp.where(good, 0.0, 1.0)
-
-
-@wp.func
-def watch(
-    policy: wp.array2d(dtype=float), critic: wp.array2d(dtype=float), seen: wp.array2d(dtype=float),
-    state: wp.array2d(dtype=float), wrench: wp.array2d(dtype=float), goals: wp.array3d(dtype=float),
-    normals: wp.array(dtype=float), i: int, variant: int, age: int, error: wp.vec3, a: wp.vec4, at: int, rules: Rules,
-):  # fmt: skip
-    """The period's observation: what `see` sees, the integral and the history of the row before moved on."""
-    area = wp.vec3(0.0)
+    counts[i] = wp.vec3(0.0)
+    goal = goals[which, 0]
+    s = start(wp.vec3(goal[0], goal[1], goal[2]), wp.vec3(goal[3], goal[4], goal[5]), hover, rules,
+              key_of(i, b, draws[i], 2, rules.seed), key_of(i, b, draws[i], 3, rules.seed))  # fmt: skip
+    state[i] = s
+    params[i] = draw_params(params[i], nominal[0], ranges, key_of(i, b, draws[i], 1, rules.seed))
+    wrench[i] = disturb(rules, key_of(i, b, draws[i], 5, rules.seed))
+    trim[i] = wp.vec2(rules.trim * wp.randn(rng), rules.trim * wp.randn(rng))
+    before[i] = wp.vec4(0.0, 0.0, 0.0, rules.weight)
+    memory[i] = d.Memory(0.0, 0.0, 0.0, 0.0, 0.0, d.DEG * s[10], d.DEG * s[11], d.DEG * s[12])
+    action[i] = rules.rest
+    seen = features(s, goal)
+    truth[i] = seen
+    sight[i] = seen + wp.cw_mul(noise, normals[wp.randi(rng, 0, NORMALS)])
+    secret[i] = hidden(s, wrench[i], rules)
     if rules.integral > 0.0:
-        for j in range(3):
-            area[j] = wp.clamp(seen[i, 18 + j] + rules.period * error[j], -rules.integral, rules.integral)
-    n = see(policy, critic, state, wrench, goals, normals, i, variant, age, area, at, rules)
-    for k in range(4 * (rules.history - 1)):
-        policy[i, n + k] = seen[i, n + 4 + k]
-    put4(policy, i, n + 4 * (rules.history - 1), a)
+        area[i] = wp.vec3(0.0)
+    if rules.preview >= 0:
+        look_ahead(ahead, critic_ahead, goals, i, which, 0, s, rules)
+    for k in range(rules.history):
+        history[i, k] = rules.rest
+
+
+@wp.kernel
+def begin(
+    state: Rows, params: Vehicles, wrench: Wrenches, before: Vec4s, memory: Memories, trim: Vec2s, nominal: Vehicles,
+    ranges: Floats2d, goals: Goals, normals: Sights, variant: Ints, age: Ints, draws: Ints, counts: Vec3s,
+    action: Vec4s, sight: Sights, area: Vec3s, ahead: Vec3s2d, history: Vec4s2d, truth: Sights, critic_ahead: Vec3s2d,
+    secret: Secrets, noise: Seen, hover: float, rules: Rules,
+):  # fmt: skip
+    """Every environment anew."""
+    renew(state, params, wrench, before, memory, trim, nominal, ranges, goals, normals, variant, age, draws, counts,
+          action, sight, area, ahead, history, truth, critic_ahead, secret, wp.tid(), noise, hover, rules)  # fmt: skip
 
 
 @wp.kernel
 def period(
-    state: wp.array2d(dtype=float), params: wp.array2d(dtype=float), wrench: wp.array2d(dtype=float),
-    before: wp.array2d(dtype=float), memory: wp.array2d(dtype=float), trim: wp.array2d(dtype=float),
-    nominal: wp.array(dtype=float), ranges: wp.array2d(dtype=float), goals: wp.array3d(dtype=float),
-    normals: wp.array(dtype=float), variant: wp.array(dtype=int), age: wp.array(dtype=int), draws: wp.array(dtype=int),
-    counts: wp.array2d(dtype=float), action: wp.array2d(dtype=float), given: wp.array2d(dtype=float),
-    limit: wp.array(dtype=wp.int64), length: wp.array(dtype=wp.int64), seen: wp.array2d(dtype=float),
-    policy: wp.array2d(dtype=float), critic: wp.array2d(dtype=float), final_policy: wp.array2d(dtype=float),
-    final_critic: wp.array2d(dtype=float), reward: wp.array(dtype=float), terminated: wp.array(dtype=bool),
-    truncated: wp.array(dtype=bool), episode: wp.array2d(dtype=float), hover: float, rules: Rules, body: d.Body,
-    fw: d.Firmware,
+    state: Rows, params: Vehicles, wrench: Wrenches, before: Vec4s, memory: Memories, trim: Vec2s, nominal: Vehicles,
+    ranges: Floats2d, goals: Goals, normals: Sights, variant: Ints, age: Ints, draws: Ints, counts: Vec3s,
+    action: Vec4s, sight: Sights, area: Vec3s, ahead: Vec3s2d, history: Vec4s2d, truth: Sights, critic_ahead: Vec3s2d,
+    secret: Secrets, noise: Seen, hover: float, rules: Rules, body: d.Body, fw: d.Firmware, given: Vec4s,
+    limit: Longs, length: Longs, last_area: Vec3s, last_history: Vec4s2d, policy: Floats2d, critic: Floats2d,
+    final_policy: Floats2d, final_critic: Floats2d, reward: Floats, terminated: Flags, truncated: Flags,
+    episode: Outcomes,
 ):  # fmt: skip
-    """One period; `seen` is the policy's row before, the other rows are written. counts: return, steady square, steady
-    periods. Where an episode ends, the last observation goes to final_*."""
+    """One period. `sight`, `area`, `ahead`, `history` are the parts of a row of `policy`, `truth`, `critic_ahead` and
+    `secret` of `critic`; `last_*` are the policy's of the period before. counts: return, steady square, steady periods.
+    Where an episode ends, the last observation goes to final_*."""
     i = wp.tid()
-    a = applied(given, i)
-    last = wp.vec4(action[i, 0], action[i, 1], action[i, 2], action[i, 3])
-    act(state, params, wrench, before, memory, trim, i, a, rules, body, fw)
-    put4(action, i, 0, a)
+    a = applied(given[i])
+    s, aim, m = act(state[i], params[i], wrench[i], before[i], memory[i], trim[i], a, rules, body, fw)
     now = age[i] + 1
-    age[i] = now
+    seen = features(s, goals[variant[i], now])
+    error = wp.vec3(seen[0], seen[1], seen[2])
+    good = is_finite(s)
+    inside = good and wp.max(wp.max(wp.abs(seen[0]), wp.abs(seen[1])), wp.abs(seen[2])) <= rules.far
     length[i] = length[i] + wp.int64(1)
-    v = variant[i]
-
-    error = row_of(state, i, 0) - wp.vec3(goals[v, now, 0], goals[v, now, 1], goals[v, now, 2])
-    slip = row_of(state, i, 7) - wp.vec3(goals[v, now, 3], goals[v, now, 4], goals[v, now, 5])
-    good = is_finite(state, i)
-    inside = good and wp.max(wp.max(wp.abs(error[0]), wp.abs(error[1])), wp.abs(error[2])) <= rules.far
     timed = inside and length[i] >= limit[i]
-    reward[i] = wp.where(inside, reward_of(state, i, error, slip, a, last, rules), 0.0)
+    earned = wp.where(inside, reward_of(s, seen, a, action[i], rules), 0.0)
+    reward[i] = earned
     terminated[i] = not inside
     truncated[i] = timed
-    counts[i, 0] = counts[i, 0] + reward[i]
-    if now > rules.steady_from:
-        counts[i, 1] = counts[i, 1] + wp.dot(error, error)
-        counts[i, 2] = counts[i, 2] + 1.0
+    square = wp.dot(error, error)
+    steady = wp.where(now > rules.steady_from, 1.0, 0.0)
+    count = counts[i] + wp.vec3(earned, steady * square, steady)
     if good:
         draws[i] = draws[i] + 1
-        at = wp.randi(key_of(i, state.shape[0], draws[i], 4, rules.seed), 0, NORMALS)
-        watch(policy, critic, seen, state, wrench, goals, normals, i, v, now, error, a, at, rules)
+        truth[i] = seen
+        sight[i] = seen + wp.cw_mul(noise, normals[pick(i, draws[i], rules.seed)])
+        secret[i] = hidden(s, wrench[i], rules)
+        if rules.integral > 0.0:
+            area[i] = accumulate(last_area[i], error, rules)
+        if rules.preview >= 0:
+            look_ahead(ahead, critic_ahead, goals, i, variant[i], now, s, rules)
+        for k in range(rules.history - 1):
+            history[i, k] = last_history[i, k + 1]
+        history[i, rules.history - 1] = a
     if timed or not inside:
-        settle(episode, counts, i, float(length[i]), inside, good, wp.length(error), rules)
+        episode[i] = settle(count, float(length[i]), wp.sqrt(square), inside, good, rules)
         length[i] = wp.int64(0)
         if good:
             copy_row(policy, final_policy, i)
             copy_row(critic, final_critic, i)
         renew(state, params, wrench, before, memory, trim, nominal, ranges, goals, normals, variant, age, draws, counts,
-              action, policy, critic, i, hover, rules)  # fmt: skip
+              action, sight, area, ahead, history, truth, critic_ahead, secret, i, noise, hover, rules)  # fmt: skip
         if not good:
             copy_row(policy, final_policy, i)
             copy_row(critic, final_critic, i)
+    else:
+        state[i] = s
+        if rules.attitude > 0:
+            before[i] = aim
+            memory[i] = m
+        age[i] = now
+        action[i] = a
+        counts[i] = count

@@ -25,7 +25,6 @@ class Rules:
     dt: float
     substeps: int
     period: float
-    noise: wp.vec4  # position, rotation, velocity, rates
     integral: float
     history: int
     preview: int  # -1: the goal's future is not seen
@@ -50,16 +49,9 @@ class Rules:
 
 
 @wp.func
-def put3(m: wp.array2d(dtype=float), i: int, j: int, v: wp.vec3):
-    m[i, j] = v[0]
-    m[i, j + 1] = v[1]
-    m[i, j + 2] = v[2]
-
-
-@wp.func
-def put4(m: wp.array2d(dtype=float), i: int, j: int, v: wp.vec4):
-    for k in range(4):
-        m[i, j + k] = v[k]
+def key_of(i: int, n: int, draws: int, stream: int, seed: int):
+    """A generator of its own for each purpose: Warp hands generators to functions by value."""
+    return wp.rand_init(seed * 7 + stream, i + n * draws)
 
 
 @wp.func
@@ -76,64 +68,56 @@ def capped_rotation(rng: wp.uint32, largest: float):
 
 
 @wp.func
-def key_of(i: int, n: int, draws: int, stream: int, seed: int):
-    """A generator of its own for each purpose: Warp hands generators to functions by value."""
-    return wp.rand_init(seed * 7 + stream, i + n * draws)
-
-
-@wp.func
-def draw_params(
-    params: wp.array2d(dtype=float), nominal: wp.array(dtype=float), ranges: wp.array2d(dtype=float), i: int,
-    rng: wp.uint32,
-):  # fmt: skip
+def draw_params(now: d.Parameters, nominal: d.Parameters, ranges: wp.array2d(dtype=float), rng: wp.uint32):
+    """A vehicle: `nominal`, scaled by draws from `ranges`; what is not drawn stays as it is `now`."""
+    out = now
     for k in range(DRAWN):
         low = ranges[k, 0]
         if low >= 0.0:
-            by = low + (ranges[k, 1] - low) * wp.randf(rng)  # exactly zero where both are
+            by = low + (ranges[k, 1] - low) * wp.randf(rng)  # exactly zero where both ends are
             if k == 0:
-                params[i, 0] = nominal[0] * by
+                out[0] = nominal[0] * by
             elif k == 1:
                 for j in range(3):
-                    params[i, 1 + j] = nominal[1 + j] * by
-                    params[i, 4 + j] = nominal[4 + j] / by
+                    out[1 + j] = nominal[1 + j] * by
+                    out[4 + j] = nominal[4 + j] / by
             elif k < 4:
-                params[i, 5 + k] = nominal[5 + k] * by
+                out[5 + k] = nominal[5 + k] * by
             elif k < 6:
-                params[i, 5 + k] = wp.pow(nominal[5 + k], 1.0 / by)
+                out[5 + k] = wp.pow(nominal[5 + k], 1.0 / by)
             elif k == 6:
-                params[i, 11] = nominal[11] * by
-                params[i, 12] = nominal[12] * by
+                out[11] = nominal[11] * by
+                out[12] = nominal[12] * by
             else:
-                params[i, 6 + k] = nominal[6 + k] * by
+                out[6 + k] = nominal[6 + k] * by
+    return out
 
 
 @wp.func
-def start(
-    state: wp.array2d(dtype=float), wrench: wp.array2d(dtype=float), before: wp.array2d(dtype=float),
-    memory: wp.array2d(dtype=float), trim: wp.array2d(dtype=float), i: int, goal: wp.vec3, drift: wp.vec3,
-    hover: float, rules: Rules, rng: wp.uint32, turned: wp.uint32,
-):  # fmt: skip
+def start(goal: wp.vec3, drift: wp.vec3, hover: float, rules: Rules, rng: wp.uint32, turned: wp.uint32):
     """A new episode's state about `goal`, which moves with `drift`."""
-    position = rules.start[0] * wp.vec3(wp.randf(rng, -1.0, 1.0), wp.randf(rng, -1.0, 1.0), wp.randf(rng, -1.0, 1.0))
-    velocity = rules.start[1] * wp.vec3(wp.randf(rng, -1.0, 1.0), wp.randf(rng, -1.0, 1.0), wp.randf(rng, -1.0, 1.0))
-    rates = rules.start[2] * wp.vec3(wp.randf(rng, -1.0, 1.0), wp.randf(rng, -1.0, 1.0), wp.randf(rng, -1.0, 1.0))
+    e = rules.start[0]
+    f = rules.start[1]
+    g = rules.start[2]
+    p = wp.vec3(wp.randf(rng, -e, e), wp.randf(rng, -e, e), wp.randf(rng, -e, e))
+    v = wp.vec3(wp.randf(rng, -f, f), wp.randf(rng, -f, f), wp.randf(rng, -f, f))
+    w = wp.vec3(wp.randf(rng, -g, g), wp.randf(rng, -g, g), wp.randf(rng, -g, g))
     q = capped_rotation(turned, rules.start[3])
     if wp.randf(rng) < rules.level:
-        position = wp.vec3(0.0)
-        velocity = wp.vec3(0.0)
-        rates = wp.vec3(0.0)
+        p = wp.vec3(0.0)
+        v = wp.vec3(0.0)
+        w = wp.vec3(0.0)
         q = wp.vec4(0.0, 0.0, 0.0, 1.0)
-    put3(state, i, 0, goal + position)
-    put4(state, i, 3, q)
-    put3(state, i, 7, drift + velocity)
-    put3(state, i, 10, rates)
-    put4(state, i, 13, wp.vec4(hover, hover, hover, hover))
-    state[i, 17] = 0.0
-    for j in range(5):
-        memory[i, j] = 0.0
-    put3(memory, i, 5, d.DEG * rates)
-    put4(before, i, 0, wp.vec4(0.0, 0.0, 0.0, rules.weight))
-    put3(wrench, i, 0, rules.force * wp.vec3(wp.randn(rng), wp.randn(rng), wp.randn(rng)))
-    put3(wrench, i, 3, rules.torque * wp.vec3(wp.randn(rng), wp.randn(rng), wp.randn(rng)))
-    trim[i, 0] = rules.trim * wp.randn(rng)
-    trim[i, 1] = rules.trim * wp.randn(rng)
+    p += goal
+    v += drift
+    return d.Row(p[0], p[1], p[2], q[0], q[1], q[2], q[3], v[0], v[1], v[2], w[0], w[1], w[2],
+                 hover, hover, hover, hover, 0.0)  # fmt: skip
+
+
+@wp.func
+def disturb(rules: Rules, rng: wp.uint32):
+    """An episode's force and torque, world frame."""
+    f = rules.force
+    t = rules.torque
+    return d.Wrench(f * wp.randn(rng), f * wp.randn(rng), f * wp.randn(rng), t * wp.randn(rng), t * wp.randn(rng),
+                    t * wp.randn(rng))  # fmt: skip
