@@ -21,14 +21,14 @@ from robolearn.spec import PolicySpec, QuadrotorSpec, from_dict, to_dict
 G = 9.81
 GAINS: dict[str, dict[str, float]] = {
     "rotor_speed": {
-        "position": 12.5, "position_z": 7.5, "velocity": 3.9, "velocity_z": 3.1, "integral": 5.2, "integral_z": 6.8,
-        "tilt": 198.0, "tilt_rate": 44.0, "yaw": 5.4, "yaw_rate": 6.3, "rotor_lead": 2.0, "area": 0.19,
-        "steepest": 1.2, "thrust_ahead_s": 0.05, "least_thrust": 0.2,
+        "position": 20.8, "position_z": 8.2, "velocity": 2.84, "velocity_z": 3.0, "integral": 4.9, "integral_z": 6.2,
+        "tilt": 206.0, "tilt_rate": 56.0, "yaw": 5.7, "yaw_rate": 5.7, "rotor_lead": 1.82, "area": 0.18,
+        "steepest": 1.39, "thrust_ahead_s": 0.05, "least_thrust": 0.45,
     },
     "attitude": {
-        "position": 8.15, "position_z": 10.6, "velocity": 3.89, "velocity_z": 6.1, "integral": 3.5, "integral_z": 8.8,
-        "tilt": 1.1, "tilt_rate": 0.005, "yaw": 1.0, "yaw_rate": 0.01, "ahead_s": 0.21, "lift": 1.25, "steepest": 0.9,
-        "thrust_ahead_s": 0.1, "least_thrust": 0.3,
+        "position": 9.25, "position_z": 11.2, "velocity": 4.5, "velocity_z": 5.8, "integral": 4.3, "integral_z": 7.3,
+        "tilt": 0.97, "tilt_rate": 0.005, "yaw": 0.86, "yaw_rate": 0.007, "ahead_s": 0.154, "lift": 1.18,
+        "steepest": 0.93, "thrust_ahead_s": 0.096, "least_thrust": 0.25,
     },
 }  # fmt: skip
 """By action. position (1/s2), velocity (1/s), integral (1/s3): of the desired acceleration. `tilt` and `tilt_rate` are

@@ -154,7 +154,10 @@ def test_the_link_delays_a_command_by_whole_sub_steps(late):
         attitude(engine, (0.0, 0.0, 0.0, WEIGHT))
         engine.step(8)
         attitude(engine, (0.4, -0.3, 0.5, 1.3 * WEIGHT))
-    before = slow.joint_vel("robot").clone()
+    before, saved = slow.joint_vel("robot").clone(), prompt.get_state()
+    prompt.step(1)
+    assert (prompt.joint_vel("robot") - before).abs().max() > 1.0  # without delay, in the first one
+    prompt.set_state(saved)
     prompt.step(8 - late)
     slow.step(8)
     assert (prompt.joint_vel("robot") - before).abs().max() > 5.0
