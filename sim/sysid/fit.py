@@ -146,7 +146,6 @@ class Estimator:
         origin = self._look(self.centre, torch.zeros(self.windows, self.size, dtype=torch.float64))
         noise, found = self._first_noise(), []
         for k, start in enumerate(self._first_guesses(origin, noise)):
-            progress(k * FIRST, {})
             found.append(self._descend(start, FIRST, partial(_later, progress, k * FIRST)))
         best = min(found, key=lambda point: float(self._noise(point).log() @ self.replay.counted.sum(0).double()))
         point = self._descend(best, MOST, partial(_later, progress, self.tries * FIRST))
@@ -168,8 +167,8 @@ class Estimator:
             if new <= old:
                 point, damping, worse = tried, max(damping / 10.0, 1e-6), 0
             else:
-                damping, worse = damping * 30.0, worse + 1
-            if abs(old - new) < FLAT or worse == 3:
+                damping, worse = max(0.3, 10.0 * damping), worse + 1
+            if abs(old - new) < FLAT or worse == 4:
                 break
         return point
 

@@ -30,12 +30,7 @@ from robolearn.spec import RobotSpec
 
 FORMAT = 1
 XYZ = ("x", "y", "z")
-ARM: dict[str, tuple[str, ...] | None] = {
-    "joint_target": None,
-    "joint_pos": None,
-    "joint_vel": None,
-    "joint_effort": None,
-}
+ARM: dict[str, tuple[str, ...] | None] = dict.fromkeys(("joint_target", "joint_pos", "joint_vel", "joint_effort"))
 FLIGHT: dict[str, tuple[str, ...] | None] = {
     "attitude_command": ("roll", "pitch", "yaw_rate", "thrust"), "rotor_command": None, "position": XYZ,
     "rotation": ("x", "y", "z", "w"), "velocity": XYZ, "rates": XYZ,
