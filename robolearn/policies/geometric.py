@@ -26,9 +26,9 @@ GAINS: dict[str, dict[str, float]] = {
         "steepest": 1.39, "thrust_ahead_s": 0.05, "least_thrust": 0.45,
     },
     "attitude": {
-        "position": 9.25, "position_z": 11.2, "velocity": 4.5, "velocity_z": 5.8, "integral": 4.3, "integral_z": 7.3,
-        "tilt": 0.97, "tilt_rate": 0.005, "yaw": 0.86, "yaw_rate": 0.007, "ahead_s": 0.154, "lift": 1.18,
-        "steepest": 0.93, "thrust_ahead_s": 0.096, "least_thrust": 0.25,
+        "position": 11.7, "position_z": 12.6, "velocity": 4.6, "velocity_z": 6.2, "integral": 4.0, "integral_z": 8.6,
+        "tilt": 1.03, "tilt_rate": 0.005, "yaw": 0.92, "yaw_rate": 0.006, "ahead_s": 0.16, "lift": 1.2,
+        "steepest": 1.09, "thrust_ahead_s": 0.1, "least_thrust": 0.29,
     },
 }  # fmt: skip
 """By action. position (1/s2), velocity (1/s), integral (1/s3): of the desired acceleration. `tilt` and `tilt_rate` are
