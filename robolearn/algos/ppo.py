@@ -113,19 +113,21 @@ class PPO:
             for name, net in (("policy", self.policy), ("critic", self.critic))
         }
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="critic") if device.type == "cpu" else None
-        dims = {"obs": spec.observation.dim("policy"), "critic_obs": n, "action": spec.action.dim}
+        seen, action = spec.observation.dim("policy"), spec.action.dim
+        dims = {"obs": seen, "seen": seen, "critic_obs": n, "critic_seen": n, "action": action, "mean": action}
         self.rollout = Rollout(cfg.horizon, num_envs, dims, device)
 
     # --- collecting ------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def act(self, obs: Obs) -> Tensor:
-        mean, log_std = self.policy.distribution(self.policy.normalizer(obs["policy"]))
+        seen, critic_seen = self.policy.normalizer(obs["policy"]), self.critic_normalizer(obs[self.critic_group])
+        mean, log_std = self.policy.distribution(seen)
         noise = torch.randn(mean.shape, generator=self.generator, device=self.device)
         action = mean + log_std.exp() * noise
         self.rollout.put(
-            obs=obs["policy"], critic_obs=obs[self.critic_group], action=action,
-            log_prob=log_prob(action, mean, log_std), value=self._value(obs[self.critic_group]),
+            obs=obs["policy"], critic_obs=obs[self.critic_group], seen=seen, critic_seen=critic_seen, action=action,
+            mean=mean, log_prob=log_prob(action, mean, log_std), value=self.critic(critic_seen).squeeze(-1),
         )  # fmt: skip
         return action
 
@@ -157,14 +159,12 @@ class PPO:
             self.learning_rate = cfg.learning_rate * (1.0 - progress)
         advantage = gae(data["reward"], data["value"], self._next_values(obs), data["terminated"], data["done"],
                         cfg.gamma, cfg.lam)  # fmt: skip
-        batch = {k: data[k].flatten(0, 1) for k in ("action", "log_prob", "value")}
-        batch["obs"] = self.policy.normalizer(data["obs"].flatten(0, 1))
-        batch["critic_obs"] = self.critic_normalizer(data["critic_obs"].flatten(0, 1))
+        names = ("seen", "critic_seen", "action", "mean", "log_prob", "value")
+        batch = {k: data[k].flatten(0, 1) for k in names}
         batch["return"] = batch["value"] + advantage.flatten()
         batch["advantage"] = (advantage.flatten() - advantage.mean()) / (advantage.std() + 1e-8)
         with torch.no_grad():
-            mean, self._old_log_std = self.policy.distribution(batch["obs"])
-        batch["mean"] = mean
+            self._old_log_std = self.policy.log_std.clamp_min(self.policy.min_log_std)
         n = len(batch["action"])
         orders = [torch.randperm(n, generator=self.generator, device=self.device) for _ in range(cfg.epochs)]
         ids = [part for order in orders for part in order.chunk(cfg.minibatches)]
@@ -189,7 +189,7 @@ class PPO:
 
     def _learn_policy(self, batch: dict[str, Tensor], ids: list[Tensor]) -> dict[str, float]:
         cfg = self.cfg
-        packed, widths = _packed(batch, ("obs", "action", "mean", "log_prob", "advantage"))
+        packed, widths = _packed(batch, ("seen", "action", "mean", "log_prob", "advantage"))
         kl_sum = surrogate_sum = torch.zeros((), device=self.device)
         for rows in ids:
             obs, action, old_mean, old_log_prob, advantage = _pick(packed, rows, widths)
@@ -206,7 +206,7 @@ class PPO:
 
     def _learn_critic(self, batch: dict[str, Tensor], ids: list[Tensor]) -> dict[str, float]:
         clip, rate = self.cfg.clip, self.learning_rate
-        packed, widths = _packed(batch, ("critic_obs", "value", "return"))
+        packed, widths = _packed(batch, ("critic_seen", "value", "return"))
         total = torch.zeros((), device=self.device)
         for rows in ids:
             obs, old, target = _pick(packed, rows, widths)

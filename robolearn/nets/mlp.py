@@ -45,9 +45,11 @@ class Normalizer(nn.Module):
     def update(self, batch: Tensor) -> None:
         """Merge batch (N, dim)."""
         n = len(batch)
-        mean, var = batch.mean(0), batch.var(0, unbiased=False)
+        off = batch - batch[0]  # of the size of the deviation, so that the difference of squares is accurate
+        middle = off.mean(0)
+        delta = middle + batch[0] - self.mean
+        var = (off.square_().mean(0) - middle**2).clamp_min(0.0)
         total = self.count + n
-        delta = mean - self.mean
         self.var.copy_((self.var * self.count + var * n + delta**2 * (self.count * n / total)) / total)
         self.mean.add_(delta * (n / total))
         self.count.copy_(total)
