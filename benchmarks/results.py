@@ -1,9 +1,12 @@
-"""Learning results over seeds: `python -m benchmarks.results [experiment ...] [seeds=5] [episodes=500]`.
+"""Learning results over seeds, each in two engines: `python -m benchmarks.results [experiment ...] [key=value ...]`.
 
-Each (experiment, seed) is trained by the command line in a process of its own, timed from the outside (interpreter
-start, imports and model building included, the evaluation not), and the final checkpoint is evaluated on 500 fresh
-episodes. What is done is kept under `results/` and not repeated; an interrupted training is resumed. At the end the
-table in docs/results.md is rewritten from what is there.
+Each (row, seed) is trained by the command line in a process of its own, timed from the outside (interpreter start,
+imports and model building included, the evaluations not). Its final checkpoint is evaluated on fresh episodes in the
+engine of the training and in a second one, in each of the row's cases; flight rows have the geometric controller
+beside them. What is done is kept under `results/` and not repeated; an interrupted training is resumed. At the end the
+tables in docs/results.md are rewritten from what is there.
+
+`seeds=`, `episodes=` and `second_episodes=` are of all chosen rows; a row is chosen by its name or its experiment's.
 """
 
 from __future__ import annotations
@@ -13,70 +16,220 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from robolearn import config
+from robolearn.errors import ConfigError
 from robolearn.paths import share_dir
 
 FOLDER = Path("results")
-START, END = "<!-- results: begin -->", "<!-- results: end -->"
+SECOND = "pybullet"
+Scores = dict[str, Any]
+Cases = dict[str, tuple[str, ...]]
+FULL_START = ("task.level_start=0",)
+NO_FORCE = (*FULL_START, "task.randomize.disturbance_force_n=0", "task.randomize.disturbance_torque_nm=0")
+FLIGHT: Cases = {"with force": FULL_START, "without": NO_FORCE}
+FIGURE: Cases = {"figure-eight": ("task.trajectory=figure_eight",)}
+TASKS = {"crazyflie_hover_rpm": FLIGHT, "crazyflie_hover": FLIGHT, "crazyflie_track": FIGURE}
+"""Flight tasks, and the cases of their evaluation (overrides of `robolearn evaluate`); the baseline flies each."""
+
+
+@dataclass(frozen=True)
+class Row:
+    experiment: str
+    training: tuple[str, ...] = ()
+    """Overrides of the experiment."""
+    name: str = ""
+    """Of the folder and in the table, if not the experiment's."""
+    seeds: int = 5
+    episodes: int = 500
+    second_episodes: int = 500
+    threshold: float = 0.98
+    """Of success, that seeds are counted against."""
+    task: str = ""
+    """One of TASKS."""
+
+    @property
+    def label(self) -> str:
+        return self.name or self.experiment
+
+    @property
+    def cases(self) -> Cases:
+        return TASKS.get(self.task, {"": ()})
+
+
+def flight(task: str, name: str = "", training: tuple[str, ...] = (), threshold: float = 0.985) -> Row:
+    return Row(f"{task}_ppo", training, name, 5, 8192, 512, threshold, task)
+
+
+RPM = "crazyflie_hover_rpm"
+ROWS = (
+    Row("franka_reach_ppo"),
+    Row("franka_reach_ee_ppo"),
+    Row("cartpole_ppo"),
+    Row("franka_lift_ppo", seeds=3, threshold=0.90),
+    flight(RPM, f"{RPM} 40 s", ("total_steps=8_000_000",)),
+    flight(RPM, f"{RPM} 90 s", ("total_steps=18_000_000",), 0.990),
+    flight("crazyflie_hover"),
+    flight("crazyflie_track"),
+)
+
+# --- measuring ----------------------------------------------------------------------------------------------
 
 
 def robolearn(*words: str) -> None:
     subprocess.run([sys.executable, "-m", "robolearn.cli.main", *words], check=True)
 
 
-def run(experiment: str, seed: int, episodes: int) -> dict[str, Any]:
-    """Train and evaluate one seed, unless its result is there."""
-    folder = FOLDER / experiment / f"seed{seed}"
-    done = folder / "result.json"
-    if done.exists():
-        return json.loads(done.read_text())
-    started = (folder / "checkpoints").exists()
-    target = f"resume={folder}" if started else f"run_dir={folder}"
-    words = [target] if started else [f"experiment={experiment}", f"seed={seed}", "eval_episodes=0", target]
-    start = time.monotonic()
-    robolearn("train", *words)
-    wall = time.monotonic() - start
-    robolearn("evaluate", f"run={folder}", f"episodes={episodes}", f"json={folder / 'scores.json'}")
-    result = json.loads((folder / "scores.json").read_text()) | {"wall_s": None if started else wall}
-    done.write_text(json.dumps(result, indent=1))
-    return result
+def train(row: Row, seed: int, folder: Path) -> dict[str, Any]:
+    """Train one seed, unless it is; seconds, or None where it was interrupted."""
+    done = folder / "wall.json"
+    if not done.exists():
+        started = (folder / "checkpoints").exists()
+        fresh = (f"experiment={row.experiment}", f"seed={seed}", "eval_episodes=0", f"run_dir={folder}", *row.training)
+        start = time.monotonic()
+        robolearn("train", *((f"resume={folder}",) if started else fresh))
+        done.write_text(json.dumps({"wall_s": None if started else time.monotonic() - start}))
+    return dict(json.loads(done.read_text()))
 
 
-def row(experiment: str, results: list[dict[str, Any]]) -> str:
-    success = [100 * r["success"] for r in results]
-    good = sum(s >= 98.0 for s in success)
-    walls = [r["wall_s"] for r in results if r["wall_s"] is not None]
+def evaluate(file: Path, *words: str) -> Scores:
+    """Scores of an evaluation, unless they are there."""
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(".part")
+        robolearn("evaluate", *words, f"json={part}")
+        part.replace(file)
+    return dict(json.loads(file.read_text()))
+
+
+def run(row: Row, seed: int) -> dict[str, Any]:
+    """One seed: seconds of training, and scores by case, those of the second engine beside the first's."""
+    folder = FOLDER / row.label.replace(" ", "_") / f"seed{seed}"
+    found: dict[str, Any] = train(row, seed, folder)
+    return found | {"scores": both_engines(row, folder, (f"run={folder}",))}
+
+
+def both_engines(row: Row, folder: Path, who: tuple[str, ...]) -> dict[str, tuple[Scores, Scores]]:
+    def scores(case: str, episodes: int, *engine: str) -> Scores:
+        file = "_".join(["scores", *engine, *filter(None, [case.replace(" ", "_")])]).replace("backend=", "")
+        return evaluate(folder / f"{file}.json", *who, f"episodes={episodes}", *engine, *row.cases[case])
+
+    second = f"backend={SECOND}"
+    return {c: (scores(c, row.episodes), scores(c, row.second_episodes, second)) for c in row.cases}
+
+
+def baseline(row: Row) -> dict[str, tuple[Scores, Scores]]:
+    """The geometric controller's scores in a flight task."""
+    return both_engines(row, FOLDER / f"geometric_{row.task}", ("policy=geometric", f"task={row.task}"))
+
+
+# --- tables -------------------------------------------------------------------------------------------------
+
+
+def arms(found: dict[Row, list[dict[str, Any]]]) -> str:
+    names = ["experiment", "engine", "seeds at threshold", "success, % (range)", f"success in {SECOND}, % (range)",
+             "training, s (range)", "median errors", "commands clipped, %"]  # fmt: skip
+    return _table(names, [_arm(row, results) for row, results in found.items()])
+
+
+def _arm(row: Row, results: list[dict[str, Any]]) -> list[str]:
+    first, second = ([r["scores"][""][k] for r in results] for k in range(2))
+    good = sum(s["success"] >= row.threshold for s in first)
     errors = [
-        f"{key.rsplit('_', 2)[0]} {statistics.mean(r[key]['median'] for r in results):.2g} {key.rsplit('_', 1)[1]}"
-        for key in results[0]
+        f"{key.rsplit('_', 2)[0]} {statistics.mean(s[key]['median'] for s in first):.2g} {key.rsplit('_', 1)[1]}"
+        for key in first[0]
         if key.endswith(("_m", "_rad"))
     ]
-    clip = statistics.mean(r["clip_rate"]["mean"] for r in results)
-    seconds = f"{statistics.mean(walls):.0f} ({min(walls):.0f} to {max(walls):.0f})" if walls else "resumed"
-    rate = f"{statistics.mean(success):.1f} ({min(success):.1f} to {max(success):.1f})"
-    cells = [experiment, results[0]["backend"], f"{good} of {len(results)}", rate, seconds, ", ".join(errors)]
-    return f"| {' | '.join(cells)} | {100 * clip:.0f} |"
+    counted = f"{good} of {len(first)} at {100 * row.threshold:g} %"
+    clip = statistics.mean(s["clip_rate"]["mean"] for s in first)
+    cells = [row.label, first[0]["backend"], counted, _rates(first), _rates(second), _walls(results)]
+    return [*cells, ", ".join(errors), f"{100 * clip:.0f}"]
 
 
-def table(by_experiment: dict[str, list[dict[str, Any]]]) -> str:
-    names = ["experiment", "engine", "seeds at 98 %", "success, % (range)", "training, s (range)", "median errors"]
-    head = f"| {' | '.join(names)} | commands clipped, % |\n{'|---' * (len(names) + 1)}|"
-    return "\n".join([head, *(row(e, r) for e, r in by_experiment.items())])
+def flights(found: dict[Row, list[dict[str, Any]]]) -> str:
+    """A line a case, the baseline's after the task's last."""
+    names = ["experiment", "case", "seeds at threshold", "success, % (range)", f"success in {SECOND}, % (range)",
+             "steady RMS error, m (range)", f"in {SECOND}, m (range)", "training, s (range)"]  # fmt: skip
+    lines: list[list[str]] = []
+    tasks = [row.task for row in found]
+    for k, (row, results) in enumerate(found.items()):
+        for case in row.cases:
+            first, second = ([r["scores"][case][i] for r in results] for i in range(2))
+            good = sum(s["success"] >= row.threshold for s in first)
+            counted = f"{good} of {len(first)} at {100 * row.threshold:g} %"
+            lines.append([row.label, case, counted, *_flown(first, second), _walls(results)])
+        if row.task not in tasks[k + 1 :]:
+            lines += [
+                [f"geometric on {row.task}", case, "", *_flown([a], [b]), ""] for case, (a, b) in baseline(row).items()
+            ]
+    return _table(names, lines)
+
+
+def _flown(first: list[Scores], second: list[Scores]) -> list[str]:
+    return [_rates(first), _rates(second), _rms(first), _rms(second)]
+
+
+def _rms(scores: list[Scores]) -> str:
+    """Of the successful episodes; mean and range over seeds."""
+    found = [s["steady_error_m"]["rms"] for s in scores if s["steady_error_m"]["rms"] is not None]
+    return _spread(found, ".3f")
+
+
+def _rates(scores: list[Scores]) -> str:
+    return _spread([100 * s["success"] for s in scores], ".2f" if scores[0]["episodes"] > 2000 else ".1f")
+
+
+def _walls(results: list[dict[str, Any]]) -> str:
+    return _spread([r["wall_s"] for r in results if r["wall_s"] is not None], ".0f", "resumed")
+
+
+def _spread(values: list[float], digits: str, none: str = "none") -> str:
+    if not values:
+        return none
+    mean = f"{statistics.mean(values):{digits}}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):{digits}} to {max(values):{digits}})"
+
+
+def _table(names: list[str], lines: list[list[str]]) -> str:
+    rows = [names, ["---"] * len(names), *lines]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows).replace("| --- |", "|---|").replace(" --- ", "---")
+
+
+def write(page: Path, kind: str, text: str) -> None:
+    """Put a table between its markers. ConfigError without them."""
+    start, end = f"<!-- {kind}: begin -->", f"<!-- {kind}: end -->"
+    before, found, rest = page.read_text().partition(start)
+    if not found or end not in rest:
+        raise ConfigError(f"{page} lacks {start} ... {end}")
+    page.write_text(f"{before}{start}\n{text}\n{end}{rest.partition(end)[2]}")
+
+
+# --- the command --------------------------------------------------------------------------------------------
+
+
+def chosen(names: list[str], settings: dict[str, int]) -> list[Row]:
+    """Rows by name or experiment, all without any. ConfigError for a name that no row has."""
+    for name in names:
+        if not any(name in (r.label, r.experiment) for r in ROWS):
+            raise ConfigError(config.unknown("row", name, [r.label for r in ROWS]))
+    rows = [r for r in ROWS if not names or r.label in names or r.experiment in names]
+    return [Row(**(vars(r) | settings)) for r in rows]
 
 
 def main() -> None:
     words = dict(w.split("=") for w in sys.argv[1:] if "=" in w)
-    chosen = [w for w in sys.argv[1:] if "=" not in w] or sorted(config.experiments())
-    seeds, episodes = int(words.get("seeds", 5)), int(words.get("episodes", 500))
-    found = {e: [run(e, s, episodes) for s in range(seeds)] for e in chosen}
-    text = table(found)
-    print(text)
+    rows = chosen([w for w in sys.argv[1:] if "=" not in w], {k: int(v) for k, v in words.items()})
     page = share_dir() / "docs" / "results.md"
-    before, _, rest = page.read_text().partition(START)
-    page.write_text(f"{before}{START}\n{text}\n{END}{rest.partition(END)[2]}")
+    found = {row: [run(row, seed) for seed in range(row.seeds)] for row in rows}
+    for kind, make in (("results", arms), ("flight", flights)):
+        mine = {row: r for row, r in found.items() if bool(row.task) == (kind == "flight")}
+        if mine:
+            text = make(mine)
+            print(text)
+            write(page, kind, text)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,98 @@
+"""The result tables: what is done is not repeated, both engines stand beside each other, only markers are filled."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from robolearn.errors import ConfigError
+
+
+def _load() -> Any:
+    """The measurements are not installed."""
+    path = Path(__file__).parent.parent / "benchmarks" / "results.py"
+    spec = importlib.util.spec_from_file_location("benchmarks_results", path)
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # its dataclasses look for it there
+    spec.loader.exec_module(module)
+    return module
+
+
+results = _load()
+ARM = results.Row("franka_reach_ppo", seeds=2)
+FLIGHT = results.flight("crazyflie_hover_rpm", "hover 40 s", ("total_steps=9",))
+
+
+@pytest.fixture
+def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """What the command line was asked; evaluations answer with scores that tell engine and force apart."""
+    asked: list[tuple[str, ...]] = []
+
+    def fake(*words: str) -> None:
+        asked.append(words)
+        given = dict(w.partition("=")[::2] for w in words[1:])
+        if "run_dir" in given:
+            Path(given["run_dir"]).mkdir(parents=True)
+        if words[0] == "evaluate":
+            other, calm = "backend" in given, "task.randomize.disturbance_force_n" in given
+            success, rms = (0.5 if other else 0.99), (0.25 if other else 0.0625) / (1 + calm)
+            error = {"mean": rms, "median": rms, "p95": rms, "rms": rms}
+            scores = {"success": success, "episodes": int(given["episodes"]), "backend": "first"}
+            scores |= {"steady_error_m": error, "clip_rate": error}
+            Path(given["json"]).write_text(json.dumps(scores))
+
+    monkeypatch.setattr(results, "robolearn", fake)
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    return asked
+
+
+def test_a_seed_is_trained_once_and_scored_once_in_each_engine_and_case(calls: list[tuple[str, ...]]) -> None:
+    found = results.run(FLIGHT, 3)
+    kinds = [words[0] for words in calls]
+    assert kinds == ["train"] + 4 * ["evaluate"]
+    assert {"experiment=crazyflie_hover_rpm_ppo", "seed=3", "total_steps=9"} <= set(calls[0])
+    assert [("backend=pybullet" in c, "task.randomize.disturbance_force_n=0" in c) for c in calls[1:]] == [
+        (False, False), (True, False), (False, True), (True, True),
+    ]  # fmt: skip
+    assert all("task.level_start=0" in c for c in calls[1:])
+    assert results.run(FLIGHT, 3) == found and len(calls) == 5
+
+
+def test_an_interrupted_training_is_resumed_and_not_timed(calls: list[tuple[str, ...]], tmp_path: Path) -> None:
+    (tmp_path / "franka_reach_ppo" / "seed0" / "checkpoints").mkdir(parents=True)
+    assert results.run(ARM, 0)["wall_s"] is None
+    assert calls[0] == ("train", f"resume={tmp_path / 'franka_reach_ppo' / 'seed0'}")
+
+
+def test_tables_hold_both_engines_and_the_baseline(calls: list[tuple[str, ...]]) -> None:
+    found = {ARM: [results.run(ARM, s) | {"wall_s": 10.0 + s} for s in range(2)]}
+    line = results.arms(found).splitlines()[-1]
+    assert "| 2 of 2 at 98 % | 99.0 (99.0 to 99.0) | 50.0 (50.0 to 50.0) | 10 (10 to 11) |" in line
+    lines = results.flights({FLIGHT: [results.run(FLIGHT, 0)]}).splitlines()[2:]
+    assert [line.split(" | ")[:2] for line in lines] == [
+        ["| hover 40 s", "with force"], ["| hover 40 s", "without"],
+        ["| geometric on crazyflie_hover_rpm", "with force"], ["| geometric on crazyflie_hover_rpm", "without"],
+    ]  # fmt: skip
+    assert "| 99.00 | 50.0 | 0.062 | 0.250 |" in lines[0] and "| 99.00 | 50.0 | 0.031 | 0.125 |" in lines[3]
+    assert sum("policy=geometric" in c for c in calls) == 4
+
+
+def test_only_what_is_between_the_markers_changes(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- flight: begin -->\nold\n<!-- flight: end -->\nb\n")
+    results.write(page, "flight", "new")
+    assert page.read_text() == "a\n<!-- flight: begin -->\nnew\n<!-- flight: end -->\nb\n"
+    with pytest.raises(ConfigError, match="results: begin"):
+        results.write(page, "results", "new")
+
+
+def test_rows_are_chosen_by_name_or_experiment() -> None:
+    assert [r.label for r in results.chosen(["crazyflie_hover_rpm_ppo"], {"seeds": 1})] == [
+        "crazyflie_hover_rpm 40 s", "crazyflie_hover_rpm 90 s",
+    ]  # fmt: skip
+    assert results.chosen(["cartpole_ppo"], {"seeds": 1})[0].seeds == 1
+    with pytest.raises(ConfigError, match="cartpole_ppo"):
+        results.chosen(["cartpole_pp"], {})
