@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from robolearn.cli import _plots
-from robolearn.cli._report import STYLE
+from robolearn.cli._page import STYLE
 from robolearn.spec import RobotSpec
 
 if TYPE_CHECKING:

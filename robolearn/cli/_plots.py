@@ -6,7 +6,7 @@ import io
 import itertools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,16 +17,21 @@ INK = "#010203"
 """Stands for the page's text colour and is replaced by it."""
 NUMBERS = itertools.count()
 BLUE, GREEN, ORANGE, RED = "#3b82d6", "#2fa866", "#e08a2e", "#d6524a"
-UNITS = {"m": ("mm", 1000.0), "rad": ("degrees", 180.0 / math.pi)}
+BINS = 30
+DEGREES = 180.0 / math.pi
+UNITS = {
+    "m": ("mm", 1000.0), "rad": ("degrees", DEGREES), "radps": ("degrees/s", DEGREES), "mps": ("m/s", 1.0),
+    "s": ("s", 1.0), "n": ("N", 1.0), "nm": ("N m", 1.0), "kg": ("kg", 1.0), "j": ("J", 1.0), "w": ("W", 1.0),
+}  # fmt: skip
 """How a metric's unit, the last part of its name, is shown."""
 
 
 def metric(name: str) -> tuple[str, str, float]:
     """What to call a metric, the unit to show it in (empty if its name has none), and the factor."""
     stem, _, unit = name.rpartition("_")
-    shown, factor = UNITS.get(unit, (unit, 1.0))
-    known = unit in UNITS or unit in ("s", "n", "nm", "mps", "radps", "kg", "j", "w")
-    return (stem.replace("_", " "), shown, factor) if known and stem else (name.replace("_", " "), "", 1.0)
+    if not stem or unit not in UNITS:
+        return name.replace("_", " "), "", 1.0
+    return stem.replace("_", " "), *UNITS[unit]
 
 
 def curves(rows: list[dict[str, float]]) -> str:
@@ -34,7 +39,8 @@ def curves(rows: list[dict[str, float]]) -> str:
     ended = [r for r in rows if "episode/return" in r]
     if len(ended) < 2:
         return ""
-    across = {"environment steps (thousands)": [r["step"] / 1e3 for r in ended],
+    word, by = ("millions", 1e6) if ended[-1]["step"] >= 2e6 else ("thousands", 1e3)
+    across = {f"environment steps ({word})": [r["step"] / by for r in ended],
               "training time (s)": [r["time/seconds"] for r in ended]}  # fmt: skip
     down = {"success (%)": ([100.0 * r["episode/success"] for r in ended], GREEN),
             "return": ([r["episode/return"] for r in ended], BLUE)}  # fmt: skip
@@ -56,27 +62,53 @@ def smooth(values: Sequence[float], width: int = 7) -> list[float]:
     return [float(np.mean(values[max(0, i - half) : i + half + 1])) for i in range(len(values))]
 
 
-def histogram(name: str, values: Sequence[float], limit: float | None = None) -> str:
-    """One metric over the episodes, with the median and, where the task has one, the limit of success."""
+def intervals(rates: dict[str, tuple[float, float, float]]) -> str:
+    """Share of success and its 95 % interval (low, high), all in [0, 1], a line for each name."""
+    figure, [[axis]] = _figure(1, 1, 9.6, 0.6 + 0.42 * len(rates))
+    colours = (GREEN, ORANGE, BLUE, RED) * len(rates)
+    for row, ((rate, low, high), colour) in enumerate(zip(rates.values(), colours, strict=False)):
+        axis.plot([100 * low, 100 * high], [row, row], color=colour, linewidth=3, solid_capstyle="butt")
+        axis.plot(100 * rate, row, "o", color=colour, markersize=8)
+    axis.set_yticks(range(len(rates)), list(rates))
+    axis.set_ylim(len(rates) - 0.4, -0.6)
+    axis.set_xlim(max(0.0, min(90.0, 100 * min(low for _, low, _ in rates.values()) - 1.0)), 100.4)
+    axis.set_xlabel("success (%), with its 95 % interval")
+    return _svg(figure)
+
+
+def histogram(name: str, values: Mapping[str, Sequence[float]], limit: float | None = None) -> str:
+    """One metric over the episodes of each engine, the first one filled; with the medians and, where the task has
+    one, the limit of success."""
     title, unit, factor = metric(name)
-    shown = np.asarray(values) * factor
+    shown = {engine: np.asarray(v) * factor for engine, v in values.items()}
+    low, top = _range(np.concatenate(list(shown.values())), limit, factor)
     figure, [[axis]] = _figure(1, 1, 4.7, 2.5)
-    low, top = (float(np.quantile(shown, q)) for q in (0.005, 0.995))
-    if 0.0 <= low < 0.5 * top or limit is not None:
-        low = 0.0
-    top = max(top, (limit or 0.0) * factor * 1.15, low + 1e-3)
-    inside = (shown >= low) & (shown <= top)
-    axis.hist(shown[inside], bins=40, range=(low, top), color=BLUE, alpha=0.85)
-    axis.axvline(float(np.median(shown)), color=INK, linewidth=1.2, label=f"median {np.median(shown):.3g} {unit}")
+    beyond = 0
+    for k, (engine, x) in enumerate(shown.items()):
+        inside = (x >= low) & (x <= top)
+        beyond += int((~inside).sum())
+        looks = {"histtype": "step", "linewidth": 1.6, "color": ORANGE} if k else {"color": BLUE, "alpha": 0.85}
+        share = np.full(int(inside.sum()), 100.0 / len(x))
+        axis.hist(
+            x[inside], BINS, (low, top), weights=share, label=f"{engine}, median {np.median(x):.3g} {unit}", **looks
+        )
     if limit is not None:
         text = f"limit {limit * factor:.3g} {unit}"
         axis.axvline(limit * factor, color=RED, linewidth=1.6, linestyle="--", label=text)
     axis.set_xlabel(f"{title} ({unit})" if unit else title)
-    axis.set_ylabel("episodes")
-    beyond = _beyond(int((~inside).sum()))
-    legend = axis.legend(frameon=False, fontsize=9, labelcolor=INK, title=beyond, title_fontsize=9)
+    axis.set_ylabel("episodes (%)")
+    axis.margins(y=0.3)  # room for the legend
+    legend = axis.legend(frameon=False, fontsize=9, labelcolor=INK, title=_beyond(beyond), title_fontsize=9)
     legend.get_title().set_color(INK)
     return _svg(figure)
+
+
+def _range(values: np.ndarray, limit: float | None, factor: float) -> tuple[float, float]:
+    """Of the axis: nearly all of the values, zero where it is near, and the limit."""
+    low, top = (float(np.quantile(values, q)) for q in (0.005, 0.995))
+    if 0.0 <= low < 0.5 * top or limit is not None:
+        low = 0.0
+    return low, max(top, (limit or 0.0) * factor * 1.15, low + 1e-3)
 
 
 def _beyond(count: int) -> str | None:

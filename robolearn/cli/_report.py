@@ -1,4 +1,4 @@
-"""The demo's page: one HTML file with plots, film and tables; it loads nothing and follows light and dark."""
+"""The demo's page: one HTML file with plots, films and tables for every robot; it loads nothing."""
 
 from __future__ import annotations
 
@@ -9,108 +9,146 @@ import json
 import platform
 import re
 import sys
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from robolearn import config, registry
-from robolearn.cli import _plots, _world
+from robolearn.cli import _page, _plots, _world
 from robolearn.loops.evaluate import summarize
 from robolearn.loops.log import read_metrics
 from robolearn.loops.threads import usable_cores
-from robolearn.spec import Field, PolicySpec
-
-if TYPE_CHECKING:
-    from robolearn.bundle import Bundle
+from robolearn.spec import ObservationSpec, PolicySpec, TermSpec
 
 EMBED_BYTES = 8_000_000
-STYLE = """
-:root { color-scheme: light dark; --ink: #1d2430; --soft: #5b6675; --line: #dfe4ea; --card: #fff;
-  --page: #f3f5f8; --good: #1f8f57; --accent: #2f6fc4 }
-@media (prefers-color-scheme: dark) { :root { --ink: #e7ebf0; --soft: #9aa6b5; --line: #2c3440;
-  --card: #181d25; --page: #10141a; --good: #4cc38a; --accent: #6ea8f0 } }
-* { box-sizing: border-box }
-body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.55 system-ui, sans-serif }
-main { max-width: 1040px; margin: 0 auto; padding: 44px 20px 60px }
-h1 { font-size: 30px; line-height: 1.25; margin: 0 0 14px; letter-spacing: -.01em }
-h2 { font-size: 19px; margin: 0 0 12px }
-h3 { font-size: 15px; margin: 16px 0 6px }
-p { margin: 0 0 10px }
-.soft, figcaption { color: var(--soft) }
-figcaption, .small { font-size: 14px }
-section, .card { background: var(--card); border: 1px solid var(--line); border-radius: 12px }
-section { padding: 22px 24px; margin-top: 18px }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(190px, 1fr)); gap: 14px;
-  margin-top: 22px }
-.card { padding: 14px 18px }
-.card b { display: block; font-size: 27px; line-height: 1.3; font-weight: 650 }
-.card.good b { color: var(--good) }
-.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(400px, 1fr)); gap: 10px 26px }
-video, svg { width: 100%; height: auto; display: block }
-video { border-radius: 8px }
-figure { margin: 0 }
-figcaption { margin-top: 8px }
-.wide { overflow-x: auto }
-table { border-collapse: collapse; width: 100%; font-size: 14px; margin-top: 6px }
-th { text-align: left; font-weight: 600; color: var(--soft) }
-td, th { padding: 6px 14px 6px 0; border-bottom: 1px solid var(--line); vertical-align: top }
-tr:last-child td { border-bottom: 0 }
-td.n { font-variant-numeric: tabular-nums; white-space: nowrap }
-pre { font: 13px/1.5 ui-monospace, "DejaVu Sans Mono", monospace; background: var(--page); overflow-x: auto;
-  border: 1px solid var(--line); border-radius: 8px; padding: 12px 14px; margin: 8px 0 0 }
-summary { cursor: pointer; color: var(--accent); margin-top: 12px }
-"""
+PACKAGES = {"quadrotor": "warp-lang", "mujoco_warp": "mujoco-warp"}
+"""Whose version is told of an engine, where that is not the package of its own name."""
 
 
-def write(path: Path, run: Path, out: Path) -> None:
-    """Make the page of a finished run in `run`, with what the demo wrote to `out`."""
-    _, cfg, packed = _world.load_run(str(run))
-    rows = {k: torch.tensor(v) for k, v in json.loads((out / "episodes.json").read_text())["rows"].items()}
-    metrics, scores = read_metrics(run), summarize(rows)
-    seconds = max(packed.scores["train_seconds"], metrics[-1]["time/seconds"])
-    parts = [
-        _opening(cfg, packed, scores, seconds),
-        _film(out / "film.mp4"),
-        _task(cfg.task.name),
-        _learning(metrics),
-        _errors(cfg, rows, scores),
-        _time(metrics, seconds),
-        _contract(packed),
-        _machine(cfg, packed),
-        _next(run, out, cfg),
-    ]
-    title = f"{cfg.task.name}: {100 * scores['success']:.1f} % success"
-    part = path.with_suffix(".part")
-    part.write_text(
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style>'
-        f"<main>{''.join(parts)}</main></html>"
+class Part:
+    """What the demo left in an experiment's folder."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.run = folder, folder / "run"
+        self.experiment: str = json.loads((folder / "demo.json").read_text())["experiment"]
+        _, self.cfg, self.packed = _world.load_run(str(self.run))
+        self.metrics = read_metrics(self.run)
+        self.rows = {e.stem.removeprefix("episodes_"): _rows(e) for e in folder.glob("episodes_*.json")}
+        self.rows = {e: self.rows[e] for e in sorted(self.rows, key=lambda e: e != self.cfg.backend.name)}
+        self.scores = {engine: summarize(rows) for engine, rows in self.rows.items()}
+        self.seconds = max(self.packed.scores["train_seconds"], self.metrics[-1]["time/seconds"])
+
+    @property
+    def task(self) -> str:
+        return str(self.cfg.task.name)
+
+    @cached_property
+    def shown(self) -> list[str]:
+        """The metrics worth a histogram: those with a unit, the return, and the clip rate where limits acted."""
+        named = {"return": True, "clip_rate": self.happened("clip_rate")}
+        return [name for name in next(iter(self.rows.values())) if named.get(name, bool(_plots.metric(name)[1]))]
+
+    def happened(self, metric: str) -> bool:
+        """Whether it was other than zero in any episode."""
+        return any(bool(rows[metric].any()) for rows in self.rows.values() if metric in rows)
+
+    @property
+    def headline(self) -> str | None:
+        """The error that is told first: the steady one, where there is one."""
+        errors = [name for name in self.shown if _plots.metric(name)[1]]
+        return next((name for name in errors if name.startswith("steady")), next(iter(errors), None))
+
+
+def _rows(path: Path) -> dict[str, Tensor]:
+    return {k: torch.tensor(v) for k, v in json.loads(path.read_text())["rows"].items()}
+
+
+def write(path: Path, folders: Sequence[Path]) -> None:
+    """Make the page of finished experiments."""
+    parts = [Part(folder) for folder in folders]
+    title = ", ".join(f"{p.task}: {_first(p)} success" for p in parts)
+    _page.write(path, title, "".join([_opening(parts), *map(_part, parts), _machine(parts), _next(parts)]))
+
+
+def _part(part: Part) -> str:
+    shown = (
+        _film(part.folder / "film.mp4"),
+        _task(part.task),
+        _learning(part.metrics),
+        _engines(part),
+        _episodes(part),
+        _time(part.metrics, part.seconds),
+        _contract(part.packed.spec),
     )
-    part.replace(path)
+    return f'<h2 class="robot" id="{part.experiment}">{part.task}</h2>{"".join(shown)}'
 
 
-# --- parts -----------------------------------------------------------------------------------------------
+# --- the opening -------------------------------------------------------------------------------------------
 
 
-def _opening(cfg: Any, packed: Bundle, scores: dict[str, Any], seconds: float) -> str:
-    low, high = 100 * scores["success_low"], 100 * scores["success_high"]
-    success = f"{100 * scores['success']:.1f} %"
-    cards = [
-        ("good", success, f"success, 95 % interval {low:.1f} to {high:.1f} %"),
-        ("", _duration(seconds), "training, start-up included"),
-        ("", f"{packed.scores['train_steps']:,}", f"environment steps in {cfg.num_envs} environments"),
-        ("", f"{100 * scores['clip_rate']['mean']:.1f} %", "of the commands were cut back by the robot's limits"),
-    ]
-    shown = "".join(
+def _opening(parts: list[Part]) -> str:
+    told = " and ".join(f"{html.escape(p.task)} in {_page.duration(p.seconds)}" for p in parts)
+    others = dict.fromkeys(engine for p in parts for engine in list(p.scores)[1:])
+    checked = f", and checked in {' and '.join(others)}, where nothing was learned" if others else ""
+    cards = "".join(
+        f'<h3 class="part"><a href="#{p.experiment}">{html.escape(p.task)}</a></h3><div class="cards">{_cards(p)}</div>'
+        for p in parts
+    )
+    return f"<h1>Learned from nothing on {usable_cores()} CPU cores: {told}{checked}.</h1>{cards}"
+
+
+def _cards(part: Part) -> str:
+    cards = []
+    for engine, s in part.scores.items():
+        text = f"success in {engine}, 95 % interval {_interval(s)}, {s['episodes']} episodes"
+        text += "" if engine == part.cfg.backend.name else "; it was not trained there"
+        cards.append(("good" if s["success"] >= 0.9 else "", _percent(s["success"]), text))
+    if part.headline:
+        title, unit, factor = _plots.metric(part.headline)
+        medians = [f"{s[part.headline]['median'] * factor:.3g} {unit}" for s in part.scores.values()]
+        cards.append(
+            (
+                "",
+                medians[0].replace(" degrees", "°"),
+                f"median {title}" + "".join(f"; {m} in the second engine" for m in medians[1:]),
+            )
+        )
+    steps = f"{part.packed.scores['train_steps']:,} steps in {part.cfg.num_envs} environments"
+    cards.append(("", _page.duration(part.seconds), f"training, building the world included: {steps}"))
+    return "".join(
         f'<div class="card {kind}"><b>{value}</b><span class="soft small">{text}</span></div>'
         for kind, value, text in cards
     )
+
+
+def _first(part: Part) -> str:
+    return _percent(next(iter(part.scores.values()))["success"])
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _interval(score: dict[str, Any]) -> str:
+    return f"{100 * score['success_low']:.1f} to {100 * score['success_high']:.1f} %"
+
+
+# --- a robot's part ----------------------------------------------------------------------------------------
+
+
+def _film(path: Path) -> str:
+    data = path.read_bytes()
+    source = f"{path.parent.name}/{path.name}"
+    if len(data) <= EMBED_BYTES:
+        source = "data:video/mp4;base64," + base64.b64encode(data).decode()
     return (
-        f"<h1>In {_duration(seconds)} on {usable_cores()} CPU cores, {cfg.algo.name.upper()} learned "
-        f"{cfg.task.name} from nothing: the policy succeeds in {success} of {scores['episodes']} fresh "
-        "episodes.</h1>"
-        f'<div class="cards">{shown}</div>'
+        f'<section><h2>The policy at work</h2><figure><video src="{source}" controls autoplay muted loop '
+        "playsinline></video><figcaption>Fresh episodes in real time. A border is green while the task's "
+        "condition of success holds.</figcaption></figure></section>"
     )
 
 
@@ -119,16 +157,11 @@ def _task(name: str) -> str:
     return f"<section><h2>The task</h2>{told}</section>"
 
 
-def _film(path: Path) -> str:
-    data = path.read_bytes()
-    source = path.name
-    if len(data) <= EMBED_BYTES:
-        source = "data:video/mp4;base64," + base64.b64encode(data).decode()
-    return (
-        f'<section><h2>The policy at work</h2><figure><video src="{source}" controls autoplay muted loop '
-        "playsinline></video><figcaption>Fresh episodes in real time. A border is green while the task's "
-        "condition of success holds.</figcaption></figure></section>"
-    )
+def _description(task: str) -> dict[str, str]:
+    """The `## heading` sections of the task's docstring."""
+    text = (inspect.getdoc(registry.entry("task", task).value) or "").replace("+-", "±").replace("`", "")
+    parts = re.split(r"^## (.+)$", text, flags=re.M)[1:]
+    return {k.strip(): " ".join(v.split()) for k, v in zip(parts[::2], parts[1::2], strict=True)}
 
 
 def _learning(metrics: list[dict[str, float]]) -> str:
@@ -139,23 +172,38 @@ def _learning(metrics: list[dict[str, float]]) -> str:
     )
 
 
-def _errors(cfg: Any, rows: dict[str, torch.Tensor], scores: dict[str, Any]) -> str:
-    """A histogram of every metric that has a unit, the return and the clip rate; and the table of all."""
+def _engines(part: Part) -> str:
+    """Success in each engine beside the other."""
+    found = {e: (s["success"], s["success_low"], s["success_high"]) for e, s in part.scores.items()}
+    rows = [(e, s["episodes"], _percent(s["success"]), _interval(s)) for e, s in part.scores.items()]
+    return (
+        f"<section><h2>Success in each engine</h2>{_plots.intervals(found)}"
+        + _page.table(("engine", "episodes", "success", "95 % interval (Wilson)"), rows)
+        + f'<p class="soft small">Trained in {part.cfg.backend.name} only.</p></section>'
+    )
+
+
+def _episodes(part: Part) -> str:
+    """Histograms, and the table of all metrics in every engine."""
     plots = "".join(
-        f"<figure>{_plots.histogram(name, rows[name].tolist(), limit(cfg.task, name))}</figure>"
-        for name in rows
-        if _plots.metric(name)[1] or name in ("return", "clip_rate")
+        f"<figure>{_plots.histogram(name, _values(part, name), limit(part.cfg.task, name))}</figure>"
+        for name in part.shown
     )
-    table = _table(
-        ("at the end of an episode", "median", "mean", "95th percentile"),
-        [_score_row(name, scores[name]) for name in rows if name != "success"],
-    )
+    names = [name for name in next(iter(part.rows.values())) if name != "success" and part.happened(name)]
+    rows = [_score_row(engine, name, s[name]) for name in names for engine, s in part.scores.items() if name in s]
+    table = _page.table(("at the end of an episode", "engine", "median", "mean", "95th percentile", "RMS of the "
+                         "successful"), rows)  # fmt: skip
     return f'<section><h2>Episodes</h2><div class="pair">{plots}</div>{table}</section>'
 
 
-def _score_row(name: str, score: dict[str, float]) -> tuple[str, ...]:
+def _values(part: Part, name: str) -> dict[str, list[float]]:
+    return {engine: rows[name].tolist() for engine, rows in part.rows.items() if name in rows}
+
+
+def _score_row(engine: str, name: str, score: dict[str, float]) -> tuple[str, ...]:
     title, unit, factor = _plots.metric(name)
-    return (title, *(f"{score[k] * factor:.3g} {unit}" for k in ("median", "mean", "p95")))
+    numbers = (score[k] for k in ("median", "mean", "p95", *(["rms"] if unit else [])))
+    return (title, engine, *("" if x is None else f"{x * factor:.3g} {unit}" for x in numbers))
 
 
 def limit(task: Any, metric: str) -> float | None:
@@ -170,7 +218,7 @@ def limit(task: Any, metric: str) -> float | None:
 def _time(metrics: list[dict[str, float]], seconds: float) -> str:
     collect, update = (sum(r[f"time/{k}_s"] for r in metrics) for k in ("collect", "update"))
     parts = {"simulate and act": collect, "learn": update}
-    parts["start-up"] = max(0.0, seconds - collect - update)
+    parts["building the world"] = max(0.0, seconds - collect - update)
     told = ", ".join(f"{name} {value:.1f} s" for name, value in parts.items())
     rate = metrics[-1]["step"] / max(collect + update, 1e-9)
     return (
@@ -179,96 +227,87 @@ def _time(metrics: list[dict[str, float]], seconds: float) -> str:
     )
 
 
-def _contract(packed: Bundle) -> str:
+def _contract(spec: PolicySpec) -> str:
     """What the policy reads and commands."""
-    spec: PolicySpec = packed.spec
-    terms = [_field_row(t.field, t.privileged) for t in spec.observation.terms("policy")]
+    terms = [_term_row(t) for t in spec.observation.terms("policy")]
     action = spec.action
-    worth = [f"{s:g}" for s in action.scale] or [""] * action.dim
-    actions = [(n, action.unit, action.frame, w) for n, w in zip(action.names, worth, strict=True)]
-    history = spec.observation.history.get("policy", 1)
+    worth = [f"{s:.4g}" for s in action.scale] or [""] * action.dim
+    units = action.unit.split(", ") if action.unit.count(", ") == action.dim - 1 else [action.unit] * action.dim
+    actions = list(zip(action.names, units, [action.frame] * action.dim, worth, strict=True))
     return (
         f"<section><h2>What a robot needs to run it</h2><p>The bundle is for robot <b>{spec.robot}</b> at "
         f"{spec.rate_hz:g} Hz; {spec.units}; quaternions {spec.quaternion}; {spec.world_frame}. A robot that "
         "differs in any field is refused, and the field named.</p>"
-        f"<h3>Observation: {spec.observation.dim('policy')} numbers, history {history}</h3>"
-        + _table(("term", "shape", "unit", "frame", "only in simulation"), terms)
+        f"<h3>{_observation_title(spec.observation)}</h3>"
+        + _page.table(("term", "shape", "unit", "frame", "what of it", "only in simulation"), terms)
         + f"<h3>Action: {action.function}, in [{action.low:g}, {action.high:g}]</h3>"
-        + _table(("name", "unit", "frame", "an action of one means"), actions)
+        + _page.table(("name", "unit", "frame", "an action of one means"), actions)
         + "</section>"
     )
 
 
-def _field_row(field: Field, privileged: bool) -> tuple[str, ...]:
-    shape = " × ".join(map(str, field.shape))
-    return field.name, shape, field.unit, field.frame, "yes" if privileged else "no"
+def _observation_title(spec: ObservationSpec) -> str:
+    history = spec.history.get("policy", 1)
+    return f"Observation: {spec.dim('policy')} numbers" + (f", history {history}" if history > 1 else "")
 
 
-def _machine(cfg: Any, packed: Bundle) -> str:
-    engine = registry.entry("backend", cfg.backend.name).value
+def _term_row(term: TermSpec) -> tuple[str, ...]:
+    field, shape = term.field, " × ".join(map(str, term.field.shape))
+    what = f"its integral, within ±{term.integral_limit:g}" if term.integral_limit else "now"
+    if term.history > 1:
+        what = f"the last {term.history}"
+    return field.name, shape, field.unit, field.frame, what, "yes" if term.privileged else "no"
+
+
+# --- the end -----------------------------------------------------------------------------------------------
+
+
+def _machine(parts: list[Part]) -> str:
+    engines = dict.fromkeys(engine for p in parts for engine in p.scores)
+    about = parts[-1].packed
     facts = [
         ("processor", f"{_cpu()}, {usable_cores()} cores"),
         ("system", f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"),
         ("torch", torch.__version__),
-        ("engine", f"{cfg.backend.name} {_version(engine)}"),
-        ("seed", str(cfg.seed)),
-        ("revision", packed.git_revision),
-        ("made", packed.created),
+        ("engines", ", ".join(f"{e} {_version(e)}".rstrip() for e in engines)),
+        ("seed", str(parts[0].cfg.seed)),
+        ("revision", about.git_revision),
+        ("made", about.created),
     ]
-    yaml = html.escape(config.to_yaml(cfg))
-    return (
-        f"<section><h2>Machine and configuration</h2>{_table((), facts)}<details><summary>The whole "
-        f"configuration</summary><pre>{yaml}</pre></details></section>"
-    )
+    yaml = "".join(
+        f"<details><summary>The whole configuration of {p.experiment}</summary>"
+        f"<pre>{html.escape(config.to_yaml(p.cfg))}</pre></details>" for p in parts
+    )  # fmt: skip
+    return f"<section><h2>Machine and configuration</h2>{_page.table((), facts)}{yaml}</section>"
 
 
-def _next(run: Path, out: Path, cfg: Any) -> str:
+def _next(parts: list[Part]) -> str:
     called = Path(sys.argv[0])  # .venv/bin/robolearn, where that is how it was called
     robolearn = str(called) if called.name == "robolearn" else "robolearn"
-    experiment = json.loads((out / "demo.json").read_text())["experiment"]
-    commands = [
-        f"{robolearn} evaluate run={run} episodes=1000 video=grid.mp4",
-        f"{robolearn} play run={run}",
-        f"{robolearn} export run={run} format=torch",
-        f"{robolearn} train experiment={experiment} seed={cfg.seed + 1}",
-        f"{Path(robolearn).with_name('tensorboard')} --logdir {run}",
-    ]
+    commands = [line for p in parts for line in _commands(robolearn, p)]
+    commands.append(f"{Path(robolearn).with_name('tensorboard')} --logdir {parts[0].folder.parent}")
     files = [
-        (f"{run}/bundle", "the policy bundle: weights.safetensors (parameters and normaliser), bundle.json "
+        ("run/bundle", "the policy bundle: weights.safetensors (parameters and normaliser), bundle.json "
          "(specification, robot, configuration, scores, revision)"),
-        (f"{out}/policy.onnx", "the same policy for computers without torch, specification inside"),
-        (f"{run}", "config.yaml, metrics.jsonl, TensorBoard events, checkpoints"),
+        ("policy.onnx", "the same policy for computers without torch, specification inside"),
+        ("run", "config.yaml, metrics.jsonl, TensorBoard events, checkpoints"),
+        ("episodes_ENGINE.json", "the results of every episode of an evaluation"),
     ]  # fmt: skip
+    folders = " and ".join(str(p.folder) for p in parts)
     return (
-        f"<section><h2>Go on from here</h2><pre>{html.escape(chr(10).join(commands))}</pre><h3>Files</h3>"
-        f"{_table((), files)}</section>"
+        f"<section><h2>Go on from here</h2><pre>{html.escape(chr(10).join(commands))}</pre>"
+        f"<h3>Files in {html.escape(folders)}</h3>{_page.table((), files)}</section>"
     )
 
 
-# --- bits ------------------------------------------------------------------------------------------------
-
-
-def _description(task: str) -> dict[str, str]:
-    """The `## heading` sections of the task's docstring."""
-    text = (inspect.getdoc(registry.entry("task", task).value) or "").replace("+-", "±")
-    parts = re.split(r"^## (.+)$", text, flags=re.M)[1:]
-    return {k.strip(): " ".join(v.split()) for k, v in zip(parts[::2], parts[1::2], strict=True)}
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def _table(head: tuple[str, ...], rows: list[Any]) -> str:
-    titles = "".join(f"<th>{html.escape(t)}</th>" for t in head)
-    body = "".join(f"<tr>{''.join(_cell(*pair) for pair in enumerate(row))}</tr>" for row in rows)
-    return f'<div class="wide"><table><tr>{titles}</tr>{body}</table></div>'
-
-
-def _cell(column: int, value: Any) -> str:
-    kind = ' class="n"' if column == 0 else ""
-    return f"<td{kind}>{html.escape(str(value))}</td>"
+def _commands(robolearn: str, part: Part) -> list[str]:
+    return [
+        f"# {part.task}",
+        *(f"{robolearn} evaluate run={part.run} backend={engine} episodes=1000" for engine in part.scores),
+        f"{robolearn} play run={part.run}",
+        f"{robolearn} export run={part.run} format=torch",
+        f"{robolearn} train experiment={part.experiment} seed={part.cfg.seed + 1}",
+    ]
 
 
 def _cpu() -> str:
@@ -281,11 +320,12 @@ def _cpu() -> str:
     return found[1] if found else platform.processor() or "unknown"
 
 
-def _version(engine: type) -> str:
-    """Of the package that the engine's module is named after."""
+def _version(engine: str) -> str:
+    """Of the package that the engine comes from."""
     from importlib.metadata import PackageNotFoundError, version
 
+    package = PACKAGES.get(engine, engine)
     try:
-        return version(engine.__module__.rpartition(".")[2])
+        return f"({package} {version(package)})" if package != engine else version(package)
     except PackageNotFoundError:
         return ""

@@ -28,19 +28,26 @@ def record(policy: Policy, cfg: Any, path: Path, num_envs: int, seed: int) -> np
     from robolearn.loops.log import Display
 
     optional.load("av", "report")
-    env = _world.make_env(cfg.task, cfg.backend, num_envs, cfg.device, seed)
+    env = world(cfg, num_envs, seed)
     try:
         require_cameras(env, cfg.backend.name)
         _world.require_fit(policy, env)
         episodes = math.ceil(MIN_S / (env.max_episode_length * env.step_dt))
         steps = episodes * env.max_episode_length - 1  # the next would show the start of another one
-        stride = max(1, round(1.0 / (env.step_dt * MAX_FPS)))
+        stride = math.ceil(1.0 / (env.step_dt * MAX_FPS) - 1e-6)
         rate = Fraction(1.0 / (env.step_dt * stride)).limit_denominator(1001)
         with Display(steps, "film") as display:
             frames = _rollout(env, policy.to(env.device), steps, stride, lambda n: display.update(n, {}))
             return write(path, _held(frames, round(HOLD_S * rate)), rate)
     finally:
         env.close()
+
+
+def world(cfg: Any, num_envs: int, seed: int) -> SimEnv:
+    """What a person watches: never a task's fast environment, which has no time for the goals' markers."""
+    from sim.env import SimEnv
+
+    return SimEnv(cfg.task, cfg.backend, num_envs, _world.pick_device(cfg.device, cfg.backend), seed)
 
 
 def require_cameras(env: SimEnv, backend: str) -> None:

@@ -1,10 +1,10 @@
-"""Train, evaluate, film and export a robot arm's policy, and write a page about it.
+"""Train robots, evaluate each in two engines, film and export their policies, and write one page about all.
 
-usage: robolearn demo [out=demo] [experiment=franka_reach_ppo] [seed=0] [key=value ...]
+usage: robolearn demo [out=demo] [experiments=franka_reach_ppo,crazyflie_hover_rpm_ppo] [seed=0] [key=value ...]
 
-`out` gets run/ (all that training writes, with the policy bundle), film.mp4, policy.onnx and report.html: one
-file that loads nothing from elsewhere. Further key=value words go to training. An interrupted demo continues
-where it stopped; what is finished is not repeated.
+`out` gets report.html, one file that loads nothing from elsewhere, and a folder for each experiment: run/ (all that
+training writes, with the policy bundle), episodes_ENGINE.json, film.mp4 and policy.onnx. Further key=value words go
+to every training. An interrupted demo continues where it stopped; what is finished is not repeated.
 """
 
 from __future__ import annotations
@@ -30,13 +30,22 @@ log = logging.getLogger(__name__)
 @dataclass
 class DemoCfg:
     out: str = option("demo", "folder to write")
-    experiment: str = option("franka_reach_ppo", "what to train; robolearn list experiments")
-    seed: int = option(0, "of the training")
-    episodes: int = option(500, "of the evaluation")
-    video_envs: int = option(6, "environments in the film")
+    experiments: str = option("franka_reach_ppo,crazyflie_hover_rpm_ppo", "what to train; robolearn list experiments")
+    seed: int = option(0, "of the trainings")
+    episodes: int = option(500, "of an evaluation in the engine of the training")
+    second_backend: str = option("pybullet", "engine of the second evaluation; empty for none")
+    second_episodes: int = option(200, "of that evaluation")
+    video_envs: int = option(6, "environments in a film")
 
     def __post_init__(self) -> None:
-        _options.check_range(self, seed=_options.SEEDS, episodes=_options.EPISODES, video_envs=_options.FILMED)
+        counts = dict.fromkeys(("episodes", "second_episodes"), _options.EPISODES)
+        _options.check_range(self, seed=_options.SEEDS, video_envs=_options.FILMED, **counts)
+        if not self.names or len(set(self.names)) < len(self.names):
+            raise ValueError(f"experiments must be different names with commas between, got '{self.experiments}'")
+
+    @property
+    def names(self) -> list[str]:
+        return [name.strip() for name in self.experiments.split(",") if name.strip()]
 
 
 def help_text() -> str:
@@ -47,49 +56,83 @@ def main(argv: list[str]) -> int:
     started = time.monotonic()
     ours = {f.name for f in dataclasses.fields(DemoCfg)}
     mine = [word for word in argv if word.partition("=")[0] in ours]
-    options = config.parse(DemoCfg, mine)
+    options, training = config.parse(DemoCfg, mine), [word for word in argv if word not in mine]
     _world.discover()
     out = Path(options.out)
-    run = _trained(out, options, [word for word in argv if word not in mine])
-    finished = run / "bundle" / "bundle.json"
-    made = {
-        "episodes.json": lambda path: _evaluate(path, run, options),
-        "film.mp4": lambda path: _film(path, run, options),
-        "policy.onnx": lambda path: _export(path, run),
-    }
-    for name, make in made.items():
-        _once(out / name, finished, make)
+    for name in options.names:
+        _refuse(out / name, name, options, training)
+    for name in options.names:
+        _make(out / name, name, options, training)
     from robolearn.cli import _report
 
-    _report.write(out / "report.html", run, out)
-    print(f"{'report':22} {(out / 'report.html').resolve()}")
+    page = out / "report.html"
+    _report.write(page, [out / name for name in options.names])
+    print(f"{'report':22} {page.resolve()}")
     print(f"{'this took':22} {time.monotonic() - started:.0f} s")
     return 0
 
 
-def _trained(out: Path, options: DemoCfg, overrides: list[str]) -> Path:
+# --- before anything is written -----------------------------------------------------------------------------
+
+
+def _refuse(folder: Path, name: str, options: DemoCfg, training: list[str]) -> None:
+    """Raise ConfigError where the folder holds something else, or the words do not make a training whose task both
+    engines take."""
+    from robolearn.cli import train
+
+    about = folder / "demo.json"
+    if about.is_file():
+        if json.loads(about.read_text()) != _asked(name, options, training):
+            raise ConfigError(f"{folder} holds a demo of something else ({about}); remove it or choose another out=")
+        return
+    if (folder / "run" / "config.yaml").exists():
+        raise ConfigError(f"{folder / 'run'} is not a demo's run; choose another out=")
+    cfg = config.load(train.TrainCfg, [f"experiment={name}", f"seed={options.seed}", *training])
+    if _second(cfg, options):
+        _world.make_env(cfg.task, _world.backend_config(options.second_backend, None), 1, "auto", 0).close()
+
+
+def _asked(name: str, options: DemoCfg, training: list[str]) -> dict[str, Any]:
+    return {"experiment": name, "seed": options.seed, "training": training}
+
+
+def _second(cfg: Any, options: DemoCfg) -> bool:
+    return options.second_backend not in ("", cfg.backend.name)
+
+
+# --- one robot ----------------------------------------------------------------------------------------------
+
+
+def _make(folder: Path, name: str, options: DemoCfg, training: list[str]) -> None:
+    run = _trained(folder, name, options, training)
+    _, cfg, _ = _world.load_run(str(run))
+    made = {f"episodes_{cfg.backend.name}.json": lambda path: _evaluate(path, run, "", options.episodes, options.seed)}
+    if _second(cfg, options):
+        engine, episodes = options.second_backend, options.second_episodes
+        made[f"episodes_{engine}.json"] = lambda path: _evaluate(path, run, engine, episodes, options.seed)
+    made |= {
+        "film.mp4": lambda path: _film(path, run, options),
+        "policy.onnx": lambda path: _export(path, run),
+    }
+    for file, make in made.items():
+        _once(folder / file, run / "bundle" / "bundle.json", make)
+
+
+def _trained(folder: Path, name: str, options: DemoCfg, training: list[str]) -> Path:
     """The run's folder, trained to its end: now, further, or before."""
     from robolearn.cli import train
 
-    run, about = out / "run", out / "demo.json"
-    asked = {"experiment": options.experiment, "seed": options.seed, "training": overrides}
-    if about.is_file() and json.loads(about.read_text()) != asked:
-        raise ConfigError(f"{out} holds a demo of something else ({about}); remove it or choose another out=")
-    if (run / "config.yaml").exists() and not about.is_file():
-        raise ConfigError(f"{run} is not a demo's run; choose another out=")
+    run, about, started = folder / "run", folder / "demo.json", time.monotonic()
     if (run / "bundle" / "bundle.json").is_file():
         log.info("%s is trained already", run)
     elif any((run / "checkpoints").glob("*.safetensors")):
-        train.main([f"resume={run}"])
+        train.main([f"resume={run}"], started)
     else:
-        words = [f"experiment={options.experiment}", f"seed={options.seed}", f"run_dir={run}", *overrides]
         if about.is_file():
             shutil.rmtree(run, ignore_errors=True)  # it stopped before its first checkpoint
-        else:
-            config.load(train.TrainCfg, words)  # refuses before anything is written
-        out.mkdir(parents=True, exist_ok=True)
-        about.write_text(json.dumps(asked))
-        train.main(words)
+        folder.mkdir(parents=True, exist_ok=True)
+        about.write_text(json.dumps(_asked(name, options, training)))
+        train.main([f"experiment={name}", f"seed={options.seed}", f"run_dir={run}", *training], started)
     return run
 
 
@@ -99,13 +142,14 @@ def _once(path: Path, source: Path, make: Callable[[Path], Any]) -> None:
         make(path)
 
 
-def _evaluate(path: Path, run: Path, options: DemoCfg) -> None:
-    """Fresh episodes, one row of results each."""
-    _, cfg, packed = _world.load_run(str(run))
-    seed = options.seed + 20_000
-    rows = _world.run_episodes(packed.policy, cfg.task, cfg.backend, options.episodes, seed, cfg.device)
+def _evaluate(path: Path, run: Path, engine: str, episodes: int, seed: int) -> None:
+    """Fresh episodes in the named engine (empty: that of the training), one row of results each."""
+    _, cfg, packed = _world.load_run(str(run), engine)
+    seed, device = seed + 20_000, "auto" if engine else cfg.device
+    rows = _world.run_episodes(packed.policy, cfg.task, cfg.backend, episodes, seed, device)
     part = path.with_suffix(".part")
-    part.write_text(json.dumps({"seed": seed, "rows": {k: v.tolist() for k, v in rows.items()}}))
+    about = {"backend": cfg.backend.name, "seed": seed, "rows": {k: v.tolist() for k, v in rows.items()}}
+    part.write_text(json.dumps(about))
     part.replace(path)
 
 

@@ -73,7 +73,7 @@ def _play(options: PlayCfg) -> int:
         _video.record(packed.policy, cfg, path, options.num_envs, options.seed)
         print(f"{'video':22} {path}")
         return 0
-    env = _world.make_env(cfg.task, cfg.backend, 1, cfg.device, options.seed)
+    env = _video.world(cfg, 1, options.seed)
     try:
         _video.require_cameras(env, cfg.backend.name)
         _world.require_fit(packed.policy, env)

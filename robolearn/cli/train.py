@@ -74,8 +74,9 @@ def help_text() -> str:
     return f"{__doc__}\noptions:\n{_options.describe(TrainCfg)}\n\nexperiments:\n{names}"
 
 
-def main(argv: list[str]) -> int:
-    started = time.monotonic() - _process_age()
+def main(argv: list[str], started: float | None = None) -> int:
+    """`started` (time.monotonic) is when the training's clock began, if not with this process."""
+    started = time.monotonic() - _process_age() if started is None else started
     _world.discover()
     resume = [w.partition("=")[2] for w in argv if w.startswith("resume=")]
     overrides = [w for w in argv if not w.startswith("resume=")]
