@@ -20,6 +20,11 @@ from sim.backends.base import Backend, BackendCfg
 from sim.sysid import arm, flight
 from sim.sysid.log import Log
 
+
+class NotFlying(ConfigError):
+    """The firmware cannot fly such a vehicle."""
+
+
 FREQUENCIES_HZ = (0.31, 0.67, 1.13, 1.9)
 GRAVITY = 9.81
 
@@ -137,7 +142,7 @@ def record_flight(spec: RobotSpec, backend: BackendCfg, seconds: float, rate_hz:
         engine.close()
     columns = dict(zip((command, *flight.MEASURED), map(np.stack, zip(*rows, strict=True)), strict=True))
     if not np.isfinite(columns["position"]).all() or np.abs(columns["position"]).max() > 20.0:
-        raise ConfigError("the simulated vehicle did not stay in the air with these parameters; choose others")
+        raise NotFlying("the simulated vehicle did not stay in the air with these parameters; choose others")
     return Log(spec.name, spec.joint_names, np.arange(len(rows)) / rate_hz, columns)
 
 
