@@ -125,10 +125,7 @@ class RotorSpeed:
     mode: ControlMode = "velocity"
 
     def __init__(self, spec: ActionSpec, robot: RobotSpec, device: torch.device | str):
-        vehicle = quadrotor_of(spec, robot)
-        self.half = 0.5 * vehicle.max_speed_radps
-        hover = vehicle.hover_speed_radps / self.half - 1.0
-        self.rest = torch.full((spec.dim,), hover, device=device)
+        self.half = 0.5 * quadrotor_of(spec, robot).max_speed_radps
 
     def target(self, action: Tensor, last: Tensor) -> Tensor:
         return self.half * (action + 1.0)
@@ -147,7 +144,6 @@ class Attitude(_Scaled):
         super().__init__(spec, robot, device)
         weight = 9.81 * quadrotor_of(spec, robot).mass_kg
         self.level = torch.tensor([0.0, 0.0, 0.0, weight], device=device)
-        self.rest = torch.zeros(spec.dim, device=device)
 
     def target(self, action: Tensor, last: Tensor) -> Tensor:
         return self.level + self.scale * action
@@ -218,7 +214,7 @@ class Commander:
         self.term, self.joints = _term_of(spec, robot, device)
         self.mode = self.term.mode
         self.low, self.high, self.dt, self.n = spec.low, spec.high, dt, len(robot.arm_joints)
-        self.rest: Tensor = getattr(self.term, "rest", torch.zeros(spec.dim, device=device))
+        self.rest = torch.tensor(spec.params.get("rest", [0.0] * spec.dim), device=device)
         self.limits = JointLimits.of(robot, self.joints, device)
         self.effort_limit = torch.tensor(robot.of("effort_limit", self.joints), device=device)
         rest = torch.tensor(robot.of("default_joint_pos", self.joints), device=device)

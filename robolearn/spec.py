@@ -112,6 +112,7 @@ class ObservationSpec:
 @dataclass(frozen=True)
 class ActionSpec:
     """The policy's output: (horizon, dim) numbers in [low, high], turned into joint targets by a registered term.
+    `params["rest"]` is the action of a robot that stays where it is, if that is not zero.
 
     `horizon` > 1 is an action chunk of which the first `execute` steps are run.
     """

@@ -25,6 +25,10 @@ class GaussianPolicy(Policy):
         n, a = spec.observation.dim("policy"), spec.action.dim
         self.normalizer = Normalizer(n)
         self.mean = mlp([n, *config["hidden"], a], config["activation"], last_gain=0.01)
+        last = self.mean[-1]
+        assert isinstance(last, nn.Linear)
+        with torch.no_grad():  # an untrained policy leaves the robot where it is
+            last.bias.copy_(torch.tensor(spec.action.params.get("rest", [0.0] * a)))
         self.log_std = nn.Parameter(torch.full((a,), float(config["initial_std"])).log())
         self.min_log_std = float(torch.tensor(config["min_std"]).log())
 

@@ -111,7 +111,9 @@ class FlightTask(Task):
         cfg = self.cfg
         if cfg.action == "rotor_speed":
             half = 0.5 * self.vehicle.max_speed_radps
-            return ActionSpec("rotor_speed", self.robot.joint_names, "rad/s", "rotor", (half,) * 4)
+            hover = [self.vehicle.hover_speed_radps / half - 1.0] * 4
+            names = self.robot.joint_names
+            return ActionSpec("rotor_speed", names, "rad/s", "rotor", (half,) * 4, params={"rest": hover})
         weight = 9.81 * self.vehicle.mass_kg
         scale = (cfg.tilt_max_rad, cfg.tilt_max_rad, cfg.yaw_rate_max_radps, cfg.thrust_share * weight)
         return ActionSpec("attitude", ("roll", "pitch", "yaw_rate", "thrust"), "rad, rad, rad/s, N", "base", scale)
