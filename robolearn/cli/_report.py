@@ -93,7 +93,7 @@ def _part(part: Part) -> str:
 def _opening(parts: list[Part]) -> str:
     told = " and ".join(f"{html.escape(p.task)} in {_page.duration(p.seconds)}" for p in parts)
     others = dict.fromkeys(engine for p in parts for engine in list(p.scores)[1:])
-    checked = f", and checked in {' and '.join(others)}, where nothing was learned" if others else ""
+    checked = f", and checked in {' and '.join(others)}, where they never trained" if others else ""
     cards = "".join(
         f'<h3 class="part"><a href="#{p.experiment}">{html.escape(p.task)}</a></h3><div class="cards">{_cards(p)}</div>'
         for p in parts
@@ -241,7 +241,7 @@ def _contract(spec: PolicySpec) -> str:
         f"<h3>{_observation_title(spec.observation)}</h3>"
         + _page.table(("term", "shape", "unit", "frame", "what of it", "only in simulation"), terms)
         + f"<h3>Action: {action.function}, in [{action.low:g}, {action.high:g}]</h3>"
-        + _page.table(("name", "unit", "frame", "an action of one means"), actions)
+        + _page.table(("name", "unit", "frame", "an action of one adds"), actions)
         + "</section>"
     )
 
