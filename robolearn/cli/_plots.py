@@ -89,9 +89,8 @@ def histogram(name: str, values: Mapping[str, Sequence[float]], limit: float | N
         beyond += int((~inside).sum())
         looks = {"histtype": "step", "linewidth": 1.6, "color": ORANGE} if k else {"color": BLUE, "alpha": 0.85}
         share = np.full(int(inside.sum()), 100.0 / len(x))
-        axis.hist(
-            x[inside], BINS, (low, top), weights=share, label=f"{engine}, median {np.median(x):.3g} {unit}", **looks
-        )
+        label = f"{engine}, median {np.median(x):.3g} {unit}"
+        axis.hist(x[inside], BINS, range=(low, top), weights=share, label=label, **looks)
     if limit is not None:
         text = f"limit {limit * factor:.3g} {unit}"
         axis.axvline(limit * factor, color=RED, linewidth=1.6, linestyle="--", label=text)

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from robolearn.cli import _plots, _report, _video, main, train
+from robolearn import config
+from robolearn.cli import _plots, _report, _video, _world, main, train
 from robolearn.errors import ConfigError
 from robolearn.loops.evaluate import wilson
 
@@ -155,3 +156,13 @@ def test_figures_of_one_page_share_no_identifiers() -> None:
     assert clips[0] and not clips[0] & clips[1]
     assert "mujoco, median 20 mm" in one and "pybullet, median 15 mm" in one
     assert "limit 20 mm" in one and _plots.INK not in one and "currentColor" in one
+
+
+def test_films_of_flights_show_the_goal() -> None:
+    for extra in ("mujoco", "warp"):
+        pytest.importorskip(extra)
+    _world.discover()
+    task = config.entry("task", "crazyflie_hover_rpm").config()
+    env = _video.world(SimpleNamespace(task=task, backend=_world.backend_config("quadrotor", None), device="cpu"), 2, 0)
+    env.reset()
+    assert env.backend.goals(1)["goal"][:3] == [0.0, 0.0, 1.0]
