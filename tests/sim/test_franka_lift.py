@@ -57,7 +57,7 @@ def test_rewards_by_hand():
         "aligned": 1.0,
         "fingers": 0.5,  # where the cube is between them, closing is good
         "grasp": 1.0,
-        "carry": 1.0,
+        "carry": 1.0 - 0.04 / (0.2578 + 0.04 - 0.025),  # as far as it is lifted; a hand that leans earns less
         "lift": 1.0 - 0.04 / (0.2578 + 0.04 - 0.025),
         "height": 1.0 - math.tanh(0.8),
         "success": 0.0,

@@ -195,6 +195,7 @@ class FrankaLift(Task):
             return {"success": success}
         distance, missing = self._distance(robot, scene), self._missing(scene)
         held = self._held(robot, scene)
+        risen = held * (1.0 - missing / self._way_up(scene)).clamp_min(0.0)
         down = quat_apply(robot.ee_pose[:, 3:], _DOWN.to(robot.ee_pose).expand(len(distance), 3))[:, 2]
         moves = slice(0, -1)  # of the arm; the hand closes at its own pace
         return {
@@ -203,8 +204,8 @@ class FrankaLift(Task):
             "aligned": alignment(object_rotation_6d_ee(robot, scene, CUBE)),
             "fingers": torch.where(distance < cfg.held_within_m, -action.applied[:, -1], action.applied[:, -1]),
             "grasp": held.float(),
-            "carry": held * down,
-            "lift": held * (1.0 - missing / self._way_up(scene)).clamp_min(0.0),
+            "carry": risen * down,
+            "lift": risen,
             "height": held * nearness(missing, cfg.height_scale_m),
             "success": success,
             "action_change": ((action.applied - action.previous) ** 2).sum(1),
