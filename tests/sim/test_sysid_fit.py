@@ -73,6 +73,20 @@ def test_errors_that_go_together_within_a_window_widen_the_intervals():
     assert wobbling.low <= 0.5 <= wobbling.high
 
 
+def test_unknown_starts_widen_the_intervals_as_one_large_problem_does():
+    estimator = Estimator(Decay(2.0, 0.5, 0.1, windows=4))
+    x = torch.tensor([math.log(2.0), 0.5, 0.5], dtype=torch.float64)
+    point = estimator._look(x, torch.zeros(4, 1, dtype=torch.float64))
+    whole = torch.zeros(3 + 4, 3 + 4, dtype=torch.float64)  # no elimination: three parameters, four starts
+    for w in range(4):
+        jacobian = torch.zeros(40, 7, dtype=torch.float64)
+        jacobian[:, :3], jacobian[:, 3 + w] = point.by_x[w], point.by_start[w, :, 0]
+        whole += jacobian.T @ jacobian
+    whole += torch.diag(torch.cat((estimator.prior**-2, torch.full((4,), 10.0**-2, dtype=torch.float64))))
+    eliminated = estimator._normal(point, torch.ones(1, dtype=torch.float64)).hessian
+    torch.testing.assert_close(torch.linalg.inv(eliminated), torch.linalg.inv(whole)[:3, :3])
+
+
 def test_quantiles_are_those_of_tables():
     z, t = fit.quantiles(1, 10)
     assert z == pytest.approx(1.960, abs=1e-3)
