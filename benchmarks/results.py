@@ -70,8 +70,8 @@ ROWS = (
     Row("franka_reach_ee_ppo"),
     Row("cartpole_ppo"),
     Row("franka_lift_ppo", seeds=3, threshold=0.90),
-    flight(RPM, f"{RPM} 40 s", ("total_steps=8_000_000",)),
-    flight(RPM, f"{RPM} 90 s", ("total_steps=18_000_000",), 0.990),
+    flight(RPM, f"{RPM} 40 s", ("total_steps=1_000_000_000", "time_limit_s=40")),
+    flight(RPM, f"{RPM} 90 s", ("total_steps=1_000_000_000", "time_limit_s=90"), 0.990),
     flight("crazyflie_hover"),
     flight("crazyflie_track"),
 )

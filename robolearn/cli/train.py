@@ -17,6 +17,7 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -52,6 +53,7 @@ class TrainCfg:
     seed: int = option(0, "of everything: same seed, same run")
     device: str = option("auto", "cpu, cuda, cuda:1; auto takes the GPU if the engine can use it")
     total_steps: int = option(1_000_000, "environment steps, over all environments")
+    time_limit_s: float = option(0.0, "end after this long, start-up included, if total_steps does not; 0 for never")
     run_dir: str = option("", "folder to write; made of name, date and seed under runs/ if not given")
     run_name: str = option("", "first part of that folder")
     short_episodes: float = option(0.0, "share of the environments whose episodes end early: more starts are seen")
@@ -65,6 +67,8 @@ class TrainCfg:
             raise ValueError(f"seed must be from 0 to {2**31 - 1}, got {self.seed}")
         if self.num_envs < 1 or self.total_steps < 1 or self.eval_episodes < 0:
             raise ValueError("num_envs and total_steps must be at least 1, eval_episodes at least 0")
+        if not self.time_limit_s >= 0.0:
+            raise ValueError(f"time_limit_s must be at least 0, got {self.time_limit_s}")
         if not 0.0 <= self.short_episodes <= 1.0 or not self.short_episode_s > 0.0:
             raise ValueError("short_episodes must be in [0, 1], short_episode_s above 0")
 
@@ -168,7 +172,8 @@ def _trainer(cfg: TrainCfg, env: SimEnv, folder: Path, started: float) -> Traine
     torch.set_num_threads(max(1, cfg.torch_threads))
     generator = torch.Generator(env.device).manual_seed(cfg.seed + 1)
     algo = config.build(cfg.algo, spec=env.policy_spec(), num_envs=env.num_envs, device=env.device, generator=generator)
-    return Trainer(env, algo, cfg.total_steps, folder, generator, cfg.checkpoint_every_s, started)
+    limit = cfg.time_limit_s or math.inf
+    return Trainer(env, algo, cfg.total_steps, folder, generator, cfg.checkpoint_every_s, started, limit)
 
 
 def _pack(cfg: TrainCfg, trainer: Trainer, folder: Path) -> None:

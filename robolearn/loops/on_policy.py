@@ -67,8 +67,9 @@ class Trainer:
     """Runs an on-policy algorithm on an environment up to `total_steps`, checkpointing as it goes."""
 
     def __init__(self, env: Env, algo: Algorithm, total_steps: int, folder: Path, generator: torch.Generator,
-                 checkpoint_every_s: float, started: float):  # fmt: skip
+                 checkpoint_every_s: float, started: float, time_limit_s: float = math.inf):  # fmt: skip
         """`started` is the time.monotonic() from which the seconds of this process count."""
+        self.time_limit_s = time_limit_s
         self.env, self.algo, self.total_steps, self.folder = env, algo, total_steps, folder
         self.generator, self.checkpoint_every_s = generator, checkpoint_every_s
         self.counters = Counters()
@@ -84,7 +85,7 @@ class Trainer:
         writer = Writer(self.folder, self.counters.env_steps)
         try:
             with self._signals(), Display(self.total_steps, "train", self.counters.env_steps) as display:
-                while self.counters.env_steps < self.total_steps and not self._interrupted:
+                while (self.progress < 1.0 or not self.counters.iteration) and not self._interrupted:
                     figures = self._iterate()
                     writer.write(self.counters.env_steps, figures)
                     shown = {k: figures[f"episode/{k}"] for k in ("success", "return") if f"episode/{k}" in figures}
@@ -95,6 +96,14 @@ class Trainer:
             writer.close()
         if self._interrupted:
             raise KeyboardInterrupt
+
+    @property
+    def progress(self) -> float:
+        """From 0 to 1: of the steps or of the time, whichever is further."""
+        return min(1.0, max(self.counters.env_steps / self.total_steps, self._seconds() / self.time_limit_s))
+
+    def _seconds(self) -> float:
+        return self._earlier_s + time.monotonic() - self._started
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -134,12 +143,12 @@ class Trainer:
                 means.add(extras, terminated | truncated)
                 self.obs = obs
         collected = time.perf_counter()
-        learned = self.algo.update(self.obs, min(1.0, self.counters.env_steps / self.total_steps))
+        learned = self.algo.update(self.obs, self.progress)
         end, steps = time.perf_counter(), self.algo.steps_per_iteration * self.env.num_envs
         self._refuse_divergence(learned)
         self.counters.iteration += 1
         self.counters.env_steps += steps
-        self.counters.seconds = self._earlier_s + time.monotonic() - self._started
+        self.counters.seconds = self._seconds()
         figures = {f"learn/{k}": v for k, v in learned.items()} | means.read()
         times = {"time/env_steps_per_s": steps / (end - start), "time/collect_s": collected - start}
         return figures | times | {"time/update_s": end - collected, "time/seconds": self.counters.seconds}

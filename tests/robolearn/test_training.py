@@ -14,6 +14,7 @@ import torch
 from robolearn import config
 from robolearn.cli import _world, train
 from robolearn.loops import checkpoint
+from robolearn.loops.log import read_metrics
 
 _world.discover()
 SMALL = ["task=cartpole", "num_envs=16", "algo.hidden=[32,32]", "eval_episodes=0"]
@@ -56,6 +57,28 @@ def test_resuming_equals_never_having_stopped(tmp_path, extra):
     assert whole.keys() == resumed.keys() and len(whole) > 20
     different = [k for k in whole if not torch.equal(whole[k], resumed[k])]
     assert different == []
+
+
+FLYING = ["task=crazyflie_hover", "backend=quadrotor", "num_envs=16", "algo.hidden=[16,16]", "eval_episodes=0",
+          "short_episodes=0.5", "algo.schedule=constant"]  # fmt: skip
+
+
+def test_resuming_a_flight_equals_never_having_stopped(tmp_path):
+    """The world whose period is one kernel keeps all that the following steps depend on, too."""
+    pytest.importorskip("warp", reason="Warp is not installed (extra flight)")
+    for name, steps in (("whole", 3000), ("half", 1500)):
+        assert train.main([*FLYING, f"run_dir={tmp_path / name}", f"total_steps={steps}"]) == 0
+    assert train.main([f"resume={tmp_path / 'half'}", "total_steps=3000"]) == 0
+    whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "half")
+    assert whole.keys() == resumed.keys() and [k for k in whole if not torch.equal(whole[k], resumed[k])] == []
+
+
+def test_a_time_limit_ends_the_training_and_its_schedule(tmp_path):
+    words = [*SMALL, f"run_dir={tmp_path / 'run'}", "total_steps=1000000000", "time_limit_s=4"]
+    assert train.main(words, time.monotonic()) == 0  # this process is old
+    last = read_metrics(tmp_path / "run")[-1]
+    assert 4.0 <= last["time/seconds"] < 15.0 and last["step"] < 1e6
+    assert last["learn/learning_rate"] < 1e-3  # 2e-3 at the start, falling with the time
 
 
 def test_the_same_seed_gives_the_same_policy_and_another_does_not(tmp_path):
