@@ -244,8 +244,8 @@ def period(
     reward[i] = earned
     terminated[i] = not inside
     truncated[i] = timed
-    square = wp.dot(error, error)
-    steady = wp.where(now > rules.steady_from, 1.0, 0.0)
+    square = wp.where(good, wp.dot(error, error), 0.0)
+    steady = wp.where(good and now > rules.steady_from, 1.0, 0.0)
     count = counts[i] + wp.vec3(earned, steady * square, steady)
     if good:
         draws[i] = draws[i] + 1

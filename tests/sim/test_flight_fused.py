@@ -135,13 +135,16 @@ def test_same_seed_same_rollout_and_resumption_is_exact():
 
 
 def test_what_diverges_ends_without_reward_and_is_counted():
-    env = fused("crazyflie_hover", {})
+    env = fused("crazyflie_hover", {"steady_s": 4.98})
     env.reset(seed=0)
-    env.backend.state[3, 8] = float("nan")
+    for _ in range(4):
+        env.step(torch.zeros(B, 4))
+    env.backend.state[3, 8] = float("nan")  # while the steady error is counted
     obs, reward, terminated, _, extras = env.step(torch.zeros(B, 4))
     assert reward[3] == 0.0 and terminated[3] and terminated.sum() == 1
     assert extras["episode"]["diverged"][3] == 1.0 and extras["episode"]["success"][3] == 0.0
     assert torch.isfinite(obs["policy"]).all() and torch.isfinite(extras["final_obs"]["critic"]).all()
+    assert all(value.isfinite().all() for value in extras["episode"].values())
 
 
 def test_noise_has_the_size_that_is_asked_for():
