@@ -26,6 +26,8 @@ def checked(log: Log, spec: RobotSpec) -> Log:
 
 
 def _columns(log: Log, spec: RobotSpec) -> None:
+    if log.time_s.ndim != 1:
+        raise ConfigError(f"the log's time_s has the shape {log.time_s.shape}; give one number a row")
     unknown = sorted(set(log.columns) - set(COLUMNS))
     if unknown:
         raise ConfigError(f"the log's columns {', '.join(unknown)} are not known; there are {', '.join(COLUMNS)}")

@@ -97,9 +97,17 @@ def _read_npz(path: Path) -> Log:
 
 
 def _read_csv(path: Path, spec: RobotSpec) -> Log:
-    with path.open(newline="") as file:
-        head, *rows = [row for row in csv.reader(file) if row] or [[]]
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets put a byte order mark first
+            head, *rows = [row for row in csv.reader(file) if row] or [[]]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"{path} is no text ({error}); export it again as .csv, or give the .npz") from None
+    if not rows:
+        raise ConfigError(f"{path} has no rows below its header; record or copy it again")
     names = [name.strip() for name in head]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"{path} has more than one column {', '.join(twice)}; name each element once")
     for number, row in enumerate(rows, start=2):
         if len(row) != len(names):
             raise ConfigError(f"{path}: line {number} has {len(row)} values, the header {len(names)}; is it cut short?")

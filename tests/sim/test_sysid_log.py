@@ -94,6 +94,7 @@ BAD = [
     (with_time(BACK), FRANKA, "time_s does not increase at row 50"),
     (with_time(1e3 * TIME), FRANKA, "looks like milliseconds; give seconds"),
     (with_time(1e9 * TIME), FRANKA, "looks like microseconds or nanoseconds"),
+    (with_time(TIME[:, None]), FRANKA, r"time_s has the shape \(181, 1\); give one number a row"),
     (with_time(0.5 * TIME), FRANKA, "lasts 1.50 s; at least 2 s"),
     (arm_log(joint_pos=NAN), FRANKA, "joint_pos is not a number in 1 rows, first in row 7"),
     (arm_log(joint_pos=57.3 * arm_log().columns["joint_pos"]), FRANKA, "joint_pos of .* it looks like degrees"),
@@ -134,3 +135,25 @@ def test_a_log_that_is_cut_short_or_of_another_robot_is_refused(tmp_path):
     (tmp_path / "c.csv").write_text("time_s,joint_pos.panda_joint1\n0,1\n0.1")
     with pytest.raises(ConfigError, match="line 3 has 1 values, the header 2; is it cut short"):
         logs.read(tmp_path / "c.csv", FRANKA)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "has no rows below its header"),
+        (b"time_s,joint_pos.panda_joint1\n", "has no rows below its header"),
+        (bytes(range(256)), "is no text"),
+        (b"time_s,joint_pos.a,joint_pos.a\n0,1,2\n", "more than one column joint_pos.a; name each element once"),
+        (b"time_s,joint_pos.a\n0,x\n", "holds something that is no number"),
+    ],
+)
+def test_a_csv_that_is_none_is_refused(tmp_path, content, message):
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(ConfigError, match=message) as refused:
+        logs.read(tmp_path / "a.csv", FRANKA)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_csv_with_a_byte_order_mark_is_read(tmp_path):
+    (tmp_path / "a.csv").write_text("\ufefftime_s,joint_pos.a\n0,1\n", encoding="utf-8")
+    assert logs.read(tmp_path / "a.csv", FRANKA).time_s.tolist() == [0.0]
