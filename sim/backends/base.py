@@ -57,6 +57,7 @@ class Capabilities:
     contact_sensors: bool = False
     randomized: frozenset[str] = frozenset()
     gpu: bool = False
+    quadrotors: bool = False
     deterministic: bool = True
     evaluation_envs: int = 1024
     """Environments that an evaluation asks for; more episodes than that run one after the other in them."""
@@ -89,6 +90,11 @@ class Backend(ABC):
             name = type(self).__name__.lower()
             raise ConfigError(f"backend {name} runs on the CPU, not on {device}; use backend=mujoco_warp there")
         self.scene, self.num_envs, self.device, self.seed = scene, num_envs, device, seed
+        flown = [a for a, r in scene.robots.items() if r.spec.quadrotor is not None]
+        if flown and not self.capabilities.quadrotors:
+            name = type(self).__name__.lower()
+            raise ConfigError(f"backend {name} does not fly {flown[0]}, a quadrotor; use backend=quadrotor or "
+                              "backend=pybullet")  # fmt: skip
         self.time_s = torch.zeros(num_envs, device=device)
         self._chains: dict[tuple[str, str], Chain] = {}
         unsupported = {p for _, p in scene.randomized} - self.capabilities.randomized

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robolearn.config import ConfigError
 from robolearn.optional import lazy
 from robolearn.spec import RobotSpec
 from sim.backends import base
@@ -66,10 +65,7 @@ def owner(name: str) -> str:
 
 
 def refuse_unstable(model: Any, scene: SceneCfg) -> None:
-    """Raise ConfigError for gains that are too high for the time step, and for what MuJoCo cannot drive."""
-    for asset, robot in scene.robots.items():
-        if robot.spec.quadrotor is not None:
-            raise ConfigError(f"MuJoCo does not fly {asset}, a quadrotor; use backend=quadrotor or backend=pybullet")
+    """Raise ConfigError for gains that are too high for the time step."""
     data = mujoco.MjData(model)
     for asset, robot in scene.robots.items():
         for name, value in zip(robot.spec.joint_names, robot.spec.default_joint_pos, strict=True):

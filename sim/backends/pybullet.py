@@ -59,6 +59,7 @@ class Pybullet(Backend):
             {"mass", "inertia", "friction", "kp", "kd", "effort_limit", "joint_damping", "joint_friction"}
         )
         | ROTORS,
+        quadrotors=True,
         evaluation_envs=32,
     )
 

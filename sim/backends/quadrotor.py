@@ -34,7 +34,7 @@ class QuadrotorCfg(BackendCfg):
 
 @register("backend", "quadrotor", QuadrotorCfg)
 class Quadrotor(Backend):
-    capabilities = Capabilities(cameras=True, randomized=SUPPORTED, gpu=True)
+    capabilities = Capabilities(cameras=True, randomized=SUPPORTED, gpu=True, quadrotors=True)
 
     def __init__(self, cfg: QuadrotorCfg, scene: SceneCfg, num_envs: int, device: torch.device, seed: int):
         super().__init__(scene, num_envs, device, seed)

@@ -126,8 +126,10 @@ def test_unstable_gains_are_refused_with_the_step_that_would_do():
 
 
 def test_a_quadrotor_is_refused_with_the_backends_that_fly():
-    with pytest.raises(ConfigError, match=r"MuJoCo does not fly robot, a quadrotor; use backend=quadrotor or"):
-        world({"robot": RobotCfg(config.entry("robot", "crazyflie").value)})
+    """Before anything is said of parameters that it cannot randomise either."""
+    robots = {"robot": RobotCfg(config.entry("robot", "crazyflie").value)}
+    with pytest.raises(ConfigError, match=r"backend mujoco does not fly robot, a quadrotor; use backend=quadrotor or"):
+        world(robots, randomized=(("robot", "thrust"),))
 
 
 # --- free bodies --------------------------------------------------------------------------------------------
