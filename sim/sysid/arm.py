@@ -56,8 +56,7 @@ class ArmReplay:
     def __init__(self, log: Log, spec: RobotSpec, backend: BackendCfg, window_s: float = 0.5):
         self.spec, self.backend, self.period_s = spec, backend, log.period_s
         self.parameters = parameters(spec)
-        self.rows = max(8, round(window_s / log.period_s))
-        at = np.arange(0, len(log.time_s) - self.rows, self.rows)
+        at, self.rows = log.windows(window_s)
         self.first = torch.from_numpy(at)
         order = [log.joints.index(n) for n in spec.arm_joints]
         names = [n for n in ("joint_pos", "joint_vel", "joint_effort") if n in log.columns]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -76,8 +75,7 @@ class FlightReplay:
         if weighed_kg is not None:
             self.held["mass"] = weighed_kg / self.vehicle.mass_kg
         self.parameters = parameters(spec, weighed_kg is not None, self.attitude, held or {})
-        self.rows = max(8, round(window_s / log.period_s))
-        at = np.arange(0, len(log.time_s) - self.rows, self.rows)
+        at, self.rows = log.windows(window_s)
         self.first = torch.from_numpy(at)
         columns = {n: torch.from_numpy(v).float() for n, v in log.columns.items()}
         self.command = columns[log.command].double()

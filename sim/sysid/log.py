@@ -29,6 +29,8 @@ from robolearn.errors import ConfigError
 from robolearn.spec import RobotSpec
 
 FORMAT = 1
+FEWEST_WINDOWS = 3
+FEWEST_ROWS = 8
 XYZ = ("x", "y", "z")
 ARM: dict[str, tuple[str, ...] | None] = dict.fromkeys(("joint_target", "joint_pos", "joint_vel", "joint_effort"))
 FLIGHT: dict[str, tuple[str, ...] | None] = {
@@ -50,6 +52,19 @@ class Log:
     @property
     def period_s(self) -> float:
         return float(np.median(np.diff(self.time_s)))
+
+    def windows(self, seconds: float) -> tuple[np.ndarray, int]:
+        """First rows (W,) of windows of this length, one after the other, and rows in each. ConfigError if there are
+        too few for their scatter to say anything."""
+        rows = max(FEWEST_ROWS, round(seconds / self.period_s))
+        first = np.arange(0, len(self.time_s) - rows, rows)
+        if len(first) < FEWEST_WINDOWS:
+            raise ConfigError(
+                f"the log of {len(self.time_s)} rows makes {len(first)} windows of {rows * self.period_s:.3g} s, at "
+                f"least {FEWEST_WINDOWS} are needed; record longer, or give a shorter window_s (a window has {FEWEST_ROWS} "
+                "rows or more)"
+            )
+        return first, rows
 
     @property
     def command(self) -> str:

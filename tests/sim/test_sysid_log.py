@@ -83,6 +83,13 @@ def test_rotation_vectors_undo_turns():
     np.testing.assert_allclose(logs.rotation_vectors(q, logs.turned(q, r)), r, atol=1e-9)
 
 
+def test_windows_follow_each_other_and_too_few_are_refused():
+    first, rows = arm_log().windows(0.5)
+    assert (first.tolist(), rows) == ([0, 30, 60, 90, 120, 150], 30)
+    with pytest.raises(ConfigError, match=r"of 181 rows makes 2 windows of 1.5 s, at least 3 .* shorter window_s"):
+        arm_log().windows(1.5)
+
+
 LATE = TIME.copy()
 LATE[90:] += 0.1
 BACK = TIME.copy()
