@@ -177,15 +177,16 @@ class PPO:
 
     def _learn(self, batch: dict[str, Tensor], ids: list[Tensor]) -> dict[str, float]:
         """Both networks over the minibatches `ids`; the means of their figures."""
+        rate = self.learning_rate  # the policy's may change on the way, at a moment that is nobody's choice
         if self._pool is None:
-            critic_figures = self._learn_critic(batch, ids)
+            critic_figures = self._learn_critic(batch, ids, rate)
             return self._learn_policy(batch, ids) | critic_figures
-        critic = self._pool.submit(self._in_thread, torch.get_num_threads(), batch, ids)
+        critic = self._pool.submit(self._in_thread, torch.get_num_threads(), batch, ids, rate)
         return self._learn_policy(batch, ids) | critic.result()
 
-    def _in_thread(self, threads: int, batch: dict[str, Tensor], ids: list[Tensor]) -> dict[str, float]:
+    def _in_thread(self, threads: int, batch: dict[str, Tensor], ids: list[Tensor], rate: float) -> dict[str, float]:
         torch.set_num_threads(threads)  # a thread begins with one a core
-        return self._learn_critic(batch, ids)
+        return self._learn_critic(batch, ids, rate)
 
     def _learn_policy(self, batch: dict[str, Tensor], ids: list[Tensor]) -> dict[str, float]:
         cfg = self.cfg
@@ -204,8 +205,8 @@ class PPO:
             kl_sum, surrogate_sum = kl_sum + kl, surrogate_sum + surrogate.detach()
         return {"surrogate": float(surrogate_sum) / len(ids), "kl": float(kl_sum) / len(ids)}
 
-    def _learn_critic(self, batch: dict[str, Tensor], ids: list[Tensor]) -> dict[str, float]:
-        clip, rate = self.cfg.clip, self.learning_rate
+    def _learn_critic(self, batch: dict[str, Tensor], ids: list[Tensor], rate: float) -> dict[str, float]:
+        clip = self.cfg.clip
         packed, widths = _packed(batch, ("critic_seen", "value", "return"))
         total = torch.zeros((), device=self.device)
         for rows in ids:

@@ -1,5 +1,7 @@
 """PPO against hand arithmetic, and what a wrong treatment of episode ends would do."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -111,6 +113,25 @@ def test_adaptive_learning_rate_follows_the_divergence():
     assert algo.learning_rate == pytest.approx(start)
     algo._adapt(0.01)
     assert algo.learning_rate == pytest.approx(start)
+
+
+class Late:
+    """A pool that begins when its result is asked for: after the policy has learnt."""
+
+    def submit(self, call, *args):
+        return SimpleNamespace(result=lambda: call(*args))
+
+
+def test_an_adaptive_rate_reaches_the_critic_at_the_next_update_whichever_thread_is_first():
+    rates = []
+    cfg = PPOCfg(horizon=4, hidden=(8,), schedule="adaptive", learning_rate=1e-3)
+    algo = PPO(cfg, spec(policy=1), 4, torch.device("cpu"), torch.Generator().manual_seed(0))
+    algo._pool = Late()
+    descend = algo._descend
+    algo._descend = lambda name, loss, rate: (rates.append((name, rate)), descend(name, loss, rate))
+    Corridor(algo, 4, terminate=False).iterate()
+    assert algo.learning_rate != 1e-3
+    assert {rate for name, rate in rates if name == "critic"} == {1e-3}
 
 
 NAN = float("nan")
