@@ -7,13 +7,16 @@ from dataclasses import replace
 import numpy as np
 
 from robolearn.errors import ConfigError
-from robolearn.spec import RobotSpec
+from robolearn.spec import QuadrotorSpec, RobotSpec
 from sim.sysid.log import COLUMNS, Log, elements
 
 SHORTEST_S = 2.0
 GAP = 1.5
 """Periods."""
 DEGREE = 57.3
+CARRIED = 0.2
+"""Of the weight, in the mean: less is no flight."""
+FASTEST_MPS, FASTEST_YAW_RADPS = 100.0, 15.0
 
 
 def checked(log: Log, spec: RobotSpec) -> Log:
@@ -99,8 +102,21 @@ def _arm_units(log: Log, spec: RobotSpec) -> None:
                 f"the log's {name} of {log.joints[worst]} is up to {beyond[worst]:.3g} rad beyond its limits "
                 f"[{low[worst]:g}, {high[worst]:g}]; {hint}"
             )
+    if "joint_effort" in log.columns:
+        _effort_units(log, spec)
     if "joint_vel" in log.columns:
         _same_rate(log, "joint_vel", np.gradient(log.columns["joint_pos"], log.time_s, axis=0), 0.3)
+
+
+def _effort_units(log: Log, spec: RobotSpec) -> None:
+    limit = np.array(spec.of("effort_limit", log.joints))
+    most = np.abs(log.columns["joint_effort"]).max(axis=0)
+    worst = int((most - 2.0 * limit).argmax())
+    if most[worst] > 2.0 * limit[worst] > 0.0:
+        raise ConfigError(
+            f"the log's joint_effort of {log.joints[worst]} goes to {most[worst]:.4g}, its limit is {limit[worst]:g} "
+            "N m; is it in N mm or per cent? give N m"
+        )
 
 
 def _flight_units(log: Log, spec: RobotSpec) -> None:
@@ -109,26 +125,44 @@ def _flight_units(log: Log, spec: RobotSpec) -> None:
     norms = np.linalg.norm(columns["rotation"], axis=1)
     if np.abs(norms - 1.0).max() > 0.05:
         raise ConfigError(f"the log's rotation has a norm of {norms.max():.3g}; give unit quaternions x, y, z, w")
-    if "rotor_command" in columns and columns["rotor_command"].max() > 1.5 * vehicle.max_speed_radps:
-        raise ConfigError(
-            f"the log's rotor_command goes to {columns['rotor_command'].max():.4g}, full speed is "
-            f"{vehicle.max_speed_radps:.4g} rad/s; it looks like rpm or counts, give rad/s"
-        )
-    if "attitude_command" in columns:
-        angle = np.abs(columns["attitude_command"][:, :2]).max()
-        if angle > np.pi / 2:
-            raise ConfigError(f"the log's attitude_command has roll or pitch of {angle:.3g}; give rad, not degrees")
-        thrust = columns["attitude_command"][:, 3].max()
-        if thrust > 2.0 * vehicle.full_thrust_n:
-            raise ConfigError(
-                f"the log's attitude_command has a thrust of {thrust:.4g}, all rotors give {vehicle.full_thrust_n:.3g} "
-                "N; it looks like motor counts, give N"
-            )
-        if columns["attitude_command"][:, 3].mean() < 0.2 * 9.81 * vehicle.mass_kg:
-            raise ConfigError("the log's thrust cannot carry the vehicle; give N, and cut off what is not flight")
+    if "rotor_command" in columns:
+        _rotor_units(columns["rotor_command"], vehicle)
+    else:
+        _attitude_units(columns["attitude_command"], vehicle)
+    fastest = np.abs(columns["velocity"]).max()
+    if fastest > FASTEST_MPS:
+        raise ConfigError(f"the log's velocity goes to {fastest:.4g} m/s; is it in millimetres? give SI units")
     _same_rate(log, "velocity", np.gradient(columns["position"], log.time_s, axis=0), 0.2)
     turn = np.gradient(np.unwrap(_heading(columns["rotation"])), log.time_s)[:, None]
     _same_rate(replace(log, columns={"rates": columns["rates"][:, 2:]}), "rates", turn, 0.5)
+
+
+def _rotor_units(command: np.ndarray, vehicle: QuadrotorSpec) -> None:
+    if command.max() > 1.5 * vehicle.max_speed_radps:
+        raise ConfigError(
+            f"the log's rotor_command goes to {command.max():.4g}, full speed is {vehicle.max_speed_radps:.4g} rad/s; "
+            "it looks like rpm or counts, give rad/s"
+        )
+    if command.mean() < CARRIED**0.5 * vehicle.hover_speed_radps:
+        raise ConfigError(
+            f"the log's rotor_command is {command.mean():.4g} in the mean, which cannot carry the vehicle; give rad/s "
+            f"(hovering takes {vehicle.hover_speed_radps:.4g}), and cut off what is not flight"
+        )
+
+
+def _attitude_units(command: np.ndarray, vehicle: QuadrotorSpec) -> None:
+    angle, turn, thrust = np.abs(command[:, :2]).max(), np.abs(command[:, 2]).max(), command[:, 3]
+    if angle > np.pi / 2:
+        raise ConfigError(f"the log's attitude_command has roll or pitch of {angle:.3g}; give rad, not degrees")
+    if turn > FASTEST_YAW_RADPS:
+        raise ConfigError(f"the log's attitude_command has a yaw rate of {turn:.3g}; give rad/s, not degrees")
+    if thrust.max() > 2.0 * vehicle.full_thrust_n:
+        raise ConfigError(
+            f"the log's attitude_command has a thrust of {thrust.max():.4g}, all rotors give "
+            f"{vehicle.full_thrust_n:.3g} N; it looks like motor counts, give N"
+        )
+    if thrust.mean() < CARRIED * 9.81 * vehicle.mass_kg:
+        raise ConfigError("the log's thrust cannot carry the vehicle; give N, and cut off what is not flight")
 
 
 def _heading(q: np.ndarray) -> np.ndarray:
@@ -142,7 +176,19 @@ def _same_rate(log: Log, name: str, derivative: np.ndarray, least: float) -> Non
     rate = log.columns[name] - log.columns[name].mean(axis=0)
     slope = float((rate * derivative).sum() / max((rate**2).sum(), 1e-12))
     error = float(np.sqrt(((derivative - derivative.mean(0) - slope * rate) ** 2).mean() / max((rate**2).sum(), 1e-12)))
-    if rate.std() > least and slope + 3.0 * error < 0.2:
+    if rate.std() <= least:
+        return
+    if slope + 3.0 * error < 0.2 and slope < 5e-4:
+        raise ConfigError(
+            f"the log's {name} does not go with what the positions change by; check signs and frames (quaternions are "
+            "x, y, z, w, body to world)"
+        )
+    if slope - 3.0 * error > 5.0:
+        raise ConfigError(
+            f"the log's positions change by {slope:.0f} times its {name}; are they in degrees or millimetres? give SI "
+            "units"
+        )
+    if slope + 3.0 * error < 0.2:
         raise ConfigError(
             f"the log's {name} is {1 / max(slope, 1e-3):.0f} times what the positions change by; is it in degrees or "
             "millimetres? give SI units"

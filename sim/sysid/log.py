@@ -61,8 +61,8 @@ class Log:
         if len(first) < FEWEST_WINDOWS:
             raise ConfigError(
                 f"the log of {len(self.time_s)} rows makes {len(first)} windows of {rows * self.period_s:.3g} s, at "
-                f"least {FEWEST_WINDOWS} are needed; record longer, or give a shorter window_s (a window has {FEWEST_ROWS} "
-                "rows or more)"
+                f"least {FEWEST_WINDOWS} are needed; record longer, or give a shorter window_s (a window has "
+                f"{FEWEST_ROWS} rows or more)"
             )
         return first, rows
 

@@ -38,6 +38,25 @@ def flight_log(**changed):
     return Log("crazyflie", CRAZYFLIE.joint_names, TIME.copy(), {k: v.copy() for k, v in (columns | changed).items()})
 
 
+def moving_flight(metres=1.0, velocity=1.0, turning=1.0, **changed):
+    """Along x, and about z, as fast as `velocity` and `turning` times what the log says; rotors at hover speed."""
+    angle, pace = 0.5 * np.sin(math.pi * TIME), 0.5 * math.pi * np.cos(math.pi * TIME)
+    still, up = np.zeros((181, 1)), np.array([0.0, 0.0, 1.0])
+    half = angle[:, None] / 2
+    return flight_log(**{
+        "position": metres * 2.0 * angle[:, None] * [1.0, 0.0, 0.0],
+        "velocity": velocity * 2.0 * pace[:, None] * [1.0, 0.0, 0.0],
+        "rotation": np.hstack((still, still, np.sin(half), np.cos(half))),
+        "rates": turning * pace[:, None] * up,
+    } | changed)  # fmt: skip
+
+
+def rotor_log(speed):
+    log = flight_log(rotor_command=np.full((181, 4), speed))
+    del log.columns["attitude_command"]
+    return log
+
+
 def with_time(time):
     return dataclasses.replace(arm_log(), time_s=time)
 
@@ -109,6 +128,14 @@ BAD = [
     (dataclasses.replace(arm_log(), joints=tuple(f"shoulder_{i}" for i in range(7))), FRANKA, "the log has shoulder_0"),
     (arm_log(joint_pos=NAN[:, :5]), FRANKA, r"joint_pos has the shape \(181, 5\)"),
     (arm_log(torque=NAN), FRANKA, "columns torque are not known"),
+    (arm_log(joint_effort=np.full((181, 7), 2e4)), FRANKA, "joint_effort of .* goes to 2e.04, its limit is .* N m"),
+    (moving_flight(metres=1e3), CRAZYFLIE, "positions change by 1000 times its velocity; are they in .*millimetres"),
+    (moving_flight(metres=1e3, velocity=1e3), CRAZYFLIE, "velocity goes to .* millimetres"),
+    (moving_flight(velocity=1e2 / 4), CRAZYFLIE, "velocity is 25 times what the positions change by"),
+    (moving_flight(turning=-1.0), CRAZYFLIE, "rates does not go with what the positions change by; check signs"),
+    (flight_log(attitude_command=np.tile([0, 0, 90.0, 0.27], (181, 1))), CRAZYFLIE, "yaw rate of 90; give rad/s"),
+    (rotor_log(15_000.0), CRAZYFLIE, "rotor_command goes to 1.5e.04, full speed is .* it looks like rpm"),
+    (rotor_log(240.0), CRAZYFLIE, "rotor_command is 240 in the mean, which cannot carry the vehicle; give rad/s"),
     (flight_log(rotation=np.ones((181, 4))), CRAZYFLIE, "rotation has a norm of 2"),
     (flight_log(attitude_command=np.tile([0, 0, 0, 36_000.0], (181, 1))), CRAZYFLIE, "looks like motor counts, give N"),
     (flight_log(attitude_command=np.tile([5.0, 0, 0, 0.27], (181, 1))), CRAZYFLIE, "give rad, not degrees"),
@@ -127,6 +154,9 @@ def test_what_cannot_be_right_is_refused_by_name(log, spec, message):
 def test_good_logs_pass():
     checked(arm_log(), FRANKA)
     checked(flight_log(), CRAZYFLIE)
+    checked(moving_flight(), CRAZYFLIE)
+    checked(rotor_log(CRAZYFLIE.quadrotor.hover_speed_radps), CRAZYFLIE)
+    checked(arm_log(joint_effort=np.full((181, 7), 12.0)), FRANKA)
 
 
 def test_a_log_that_is_cut_short_or_of_another_robot_is_refused(tmp_path):
