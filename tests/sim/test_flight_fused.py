@@ -163,3 +163,12 @@ def test_the_command_line_takes_it_only_where_it_can():
     assert isinstance(_world.make_env(cfg, engine, 2, "cpu", 0), FusedFlight)
     cfg.randomize.action_delay = (0, 1)
     assert isinstance(_world.make_env(cfg, engine, 2, "cpu", 0), SimEnv)
+
+
+def test_a_task_made_from_one_of_ours_is_not_taken_for_it():
+    """It may pay for something else, of which the kernel knows nothing."""
+    cfg, engine = config.entry("task", "crazyflie_hover").config(), config.entry("backend", "quadrotor").config()
+    ours = config.entry("task", "crazyflie_hover").value
+    theirs = type("Sideways", (ours,), {"rewards": lambda self, *_: {"sideways": torch.zeros(2)}})
+    assert ours.fast_env(cfg, engine, 2) is not None
+    assert theirs.fast_env(cfg, engine, 2) is None

@@ -61,6 +61,8 @@ class FlightTask(Task):
     """`goal` (B, 9) is where the quadrotor should be, m, its velocity, m/s, and its acceleration, m/s2."""
 
     cfg: FlightCfg
+    fused = False
+    """Whether sim/vehicles/period.py does what this very class does. Not inherited: a subclass may change a hook."""
 
     def __init__(self, cfg: FlightCfg):
         super().__init__(cfg, robot=cfg.robot)
@@ -73,7 +75,7 @@ class FlightTask(Task):
     def fast_env(cls, cfg: TaskCfg, backend: BackendCfg, *args: Any) -> Env | None:
         """The whole period as one kernel, unless the configuration asks for what it does not know."""
         assert isinstance(cfg, FlightCfg)
-        if backend.name != "quadrotor":
+        if backend.name != "quadrotor" or not vars(cls).get("fused", False):
             return None
         from sim.vehicles.flight import FusedFlight, lacks
 

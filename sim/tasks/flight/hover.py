@@ -44,6 +44,8 @@ class CrazyflieHoverRpm(FlightTask):
     Still within 0.6 m of the point, each axis, after 5 s. `steady_error_m` is the RMS distance of the last 2 s.
     """
 
+    fused = True
+
 
 @dataclass
 class CrazyflieHoverCfg(FlightCfg):
@@ -76,3 +78,5 @@ class CrazyflieHover(FlightTask):
     ## Success
     Still within 0.6 m of the point, each axis, after 5 s. `steady_error_m` is the RMS distance of the last 2 s.
     """
+
+    fused = True

@@ -78,6 +78,7 @@ class CrazyflieTrack(FlightTask):
     """
 
     cfg: CrazyflieTrackCfg
+    fused = True
     eye = (-1.2, -1.7, 1.5)
 
     def _velocity_term(self) -> TermSpec:
