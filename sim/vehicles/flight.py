@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +117,7 @@ class FusedFlight:
         return dict(obs), {"log": {}}
 
     def step(self, action: Tensor) -> tuple[Obs, Tensor, Tensor, Tensor, Extras]:
-        """What is returned is valid until the step after the next."""
+        """What is returned is valid until the step after the next; extras until the next."""
         if action.shape != (self.num_envs, 4):
             raise ValueError(f"the action must be ({self.num_envs}, 4), got {tuple(action.shape)}")
         self.common_step_counter += 1
@@ -128,7 +128,7 @@ class FusedFlight:
         self._launches[self._turn].launch()
         obs, (reward, terminated, truncated) = self._obs[self._turn], self._ends[self._turn]
         final = FinalObs(obs, self._final, terminated, truncated)
-        extras = {"applied_action": self._action, "log": {}, "episode": dict(self._results), "final_obs": final}
+        extras = {"applied_action": self._given, "log": {}, "episode": dict(self._results), "final_obs": final}
         return dict(obs), reward, terminated, truncated, extras
 
     def close(self) -> None:
@@ -245,19 +245,18 @@ class FusedFlight:
         return rules
 
 
-class FinalObs(dict[str, Tensor]):
+class FinalObs(Mapping[str, Tensor]):
     """The observations before the reset, (B, n) by group, put together when they are read."""
 
     def __init__(self, obs: Obs, final: Obs, terminated: Tensor, truncated: Tensor):
-        super().__init__(obs)
         self._obs, self._final, self._ends = obs, final, (terminated, truncated)
 
     def __getitem__(self, group: str) -> Tensor:
         done = self._ends[0] | self._ends[1]
         return torch.where(done[:, None], self._final[group], self._obs[group])
 
-    def items(self):
-        return ((k, self[k]) for k in self)
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._obs)
 
-    def values(self):
-        return (self[k] for k in self)
+    def __len__(self) -> int:
+        return len(self._obs)

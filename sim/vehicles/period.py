@@ -227,11 +227,13 @@ def period(
     final_policy: Floats2d, final_critic: Floats2d, reward: Floats, terminated: Flags, truncated: Flags,
     episode: Outcomes,
 ):  # fmt: skip
-    """One period. `sight`, `area`, `ahead`, `history` are the parts of a row of `policy`, `truth`, `critic_ahead` and
-    `secret` of `critic`; `last_*` are the policy's of the period before. counts: return, steady square, steady periods.
-    Where an episode ends, the last observation goes to final_*."""
+    """One period. `given` is cleaned in place: it is then what reached the robot. `sight`, `area`, `ahead`, `history`
+    are the parts of a row of `policy`, `truth`, `critic_ahead` and `secret` of `critic`; `last_*` are the policy's of
+    the period before. counts: return, steady square, steady periods. Where an episode ends, the last observation goes
+    to final_*."""
     i = wp.tid()
     a = applied(given[i])
+    given[i] = a
     s, aim, m = act(state[i], params[i], wrench[i], before[i], memory[i], trim[i], a, rules, body, fw)
     now = age[i] + 1
     seen = features(s, goals[variant[i], now])
