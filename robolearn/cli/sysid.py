@@ -1,7 +1,7 @@
 """Identify a robot from a recorded log: its parameters with intervals, and what to randomise.
 
 usage: robolearn sysid robot=NAME log=FILE [key=value ...]
-       robolearn sysid robot=NAME record=FILE [backend=NAME] [truth.PARAMETER=VALUE ...]
+       robolearn sysid robot=NAME record=FILE [backend=NAME] [truth.PARAMETER=VALUE ...] [trim.JOINT=RAD ...]
 
 The log's commands are replayed in simulation with many candidate parameters at once, in short windows from measured
 states, until what was measured is met: an arm's delay, gains, joint friction and trim; a quadrotor's delay, thrust (or
@@ -62,6 +62,9 @@ class SysidCfg:
     truth: dict[str, float] = field(
         default_factory=dict, metadata={"help": "recording: true parameters, by the names of the fit", "choices": ()}
     )
+    trim: dict[str, float] = field(
+        default_factory=dict, metadata={"help": "recording: true trims in rad, trim.JOINT or trim.roll", "choices": ()}
+    )
 
     def __post_init__(self) -> None:
         _options.check_range(self, seed=_options.SEEDS)
@@ -105,7 +108,8 @@ def _record(options: SysidCfg, spec: RobotSpec) -> int:
     flies = spec.quadrotor is not None
     engine = _world.backend_config(options.backend or ("quadrotor" if flies else "mujoco"), None)
     rate = options.rate_hz or (100.0 if flies else 60.0)
-    made = record.record(spec, engine, options.seconds, rate, options.truth, options.seed, options.command)
+    truth = options.truth | {f"trim.{name}": value for name, value in options.trim.items()}
+    made = record.record(spec, engine, options.seconds, rate, truth, options.seed, options.command)
     noise = np.random.default_rng(options.seed)
     logs.write(logs.noisy(made, options.noise, noise) if options.noise else made, path)
     print(f"{path}: {options.seconds:g} s of {spec.name} in {engine.name} at {rate:g} Hz")

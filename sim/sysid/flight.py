@@ -69,9 +69,11 @@ class FlightReplay:
         self.spec, self.vehicle, self.backend, self.period_s = spec, spec.quadrotor, backend, log.period_s
         self.attitude = "attitude_command" in log.columns
         self.held = dict.fromkeys(ENGINE, 1.0) | (held or {}) | {"link_delay": 0.0}  # the delay is ours, continuous
-        for name in held or {}:
+        for name, value in (held or {}).items():
             if name not in HELD:
                 raise ConfigError(unknown("parameter to hold", name, list(HELD)))
+            if not 0.0 <= value < math.inf:
+                raise ConfigError(f"hold.{name} must be a finite number of at least 0, got {value:g}")
         if weighed_kg is not None:
             self.held["mass"] = weighed_kg / self.vehicle.mass_kg
         self.parameters = parameters(spec, weighed_kg is not None, self.attitude, held or {})

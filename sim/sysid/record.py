@@ -17,6 +17,8 @@ from robolearn import config
 from robolearn.errors import ConfigError, unknown
 from robolearn.spec import QuadrotorSpec, RobotSpec
 from sim.backends.base import Backend, BackendCfg
+from sim.randomize import ABSENT_AT_ZERO
+from sim.scene import ADDED
 from sim.sysid import arm, flight
 from sim.sysid.log import Log
 
@@ -34,14 +36,21 @@ def record(spec: RobotSpec, backend: BackendCfg, seconds: float, rate_hz: float,
     """A log without noise. `truth`: parameters by the names that the fit gives them; those left out are nominal, and
     there is no delay. `command`: a quadrotor's, attitude_command (default) or rotor_command."""
     if spec.quadrotor is None:
+        if command:
+            raise ConfigError(f"command is for quadrotors; {spec.name} is none")
         return record_arm(spec, backend, seconds, rate_hz, truth, seed)
     return record_flight(spec, backend, seconds, rate_hz, truth, seed, command or "attitude_command")
 
 
-def _demand_known(truth: dict[str, float], known: list[str]) -> None:
-    for name in truth:
+def _demand_possible(truth: dict[str, float], known: list[str]) -> None:
+    for name, value in truth.items():
         if name not in known:
             raise ConfigError(unknown("parameter", name, known))
+        zero = name in ("delay_s", *ADDED, *ABSENT_AT_ZERO)
+        least = -math.inf if name.startswith("trim.") else 0.0
+        if not least < value < math.inf and not (zero and value == 0.0):
+            limit = ("", " above 0", " of at least 0")[(least == 0.0) + zero]
+            raise ConfigError(f"the true {name} must be a finite number{limit}, got {value:g}")
 
 
 def waves(count: int, seconds: np.ndarray, generator: np.random.Generator) -> np.ndarray:
@@ -82,7 +91,7 @@ def excitation(spec: RobotSpec, seconds: float, rate_hz: float, seed: int, share
 def record_arm(spec: RobotSpec, backend: BackendCfg, seconds: float, rate_hz: float, truth: dict[str, float],
                seed: int) -> Log:  # fmt: skip
     nominal = {p.name: 0.0 for p in arm.parameters(spec)} | {"kp": 1.0, "kd": 1.0}
-    _demand_known(truth, list(nominal))
+    _demand_possible(truth, list(nominal))
     values = {n: torch.tensor([v]) for n, v in (nominal | truth).items()}
     commands = torch.from_numpy(excitation(spec, seconds, rate_hz, seed))
     engine = _engine(backend, arm.scene(spec, 1.0 / rate_hz, 1.0 / 600.0))
@@ -117,7 +126,7 @@ def record_flight(spec: RobotSpec, backend: BackendCfg, seconds: float, rate_hz:
     if command not in ("attitude_command", "rotor_command"):
         raise ConfigError(unknown("command", command, ["attitude_command", "rotor_command"]))
     known = ["delay_s", *(p for p in flight.ENGINE if p != "link_delay"), "trim.roll", "trim.pitch"]
-    _demand_known(truth, known)
+    _demand_possible(truth, known)
     vehicle, attitude = spec.quadrotor, command == "attitude_command"
     assert vehicle is not None
     engine = _engine(backend, flight.scene(spec, 1.0 / rate_hz))

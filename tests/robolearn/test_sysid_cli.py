@@ -45,6 +45,18 @@ def test_a_recording_is_fitted_and_its_ranges_load_as_an_experiment(tmp_path, ca
     assert pasted.task.randomize == loaded.task.randomize
 
 
+def test_a_true_trim_is_recorded(tmp_path):
+    import numpy as np
+
+    files = [tmp_path / "plain.npz", tmp_path / "trimmed.npz"]
+    for file, words in zip(files, ([], ["trim.panda_joint4=0.05"]), strict=True):
+        assert run("robot=franka", f"record={file}", "seconds=2", *words) == 0
+    plain, trimmed = (np.load(file)["joint_pos"] for file in files)
+    apart = (trimmed - plain)[60:].mean(0)
+    assert apart[3] == pytest.approx(0.05, abs=0.005)
+    assert np.abs(np.delete(apart, 3)).max() < 0.005
+
+
 def test_without_an_experiment_the_yaml_is_the_part_that_any_takes(tmp_path):
     from sim.sysid.ranges import text
 
@@ -60,6 +72,16 @@ def test_without_an_experiment_the_yaml_is_the_part_that_any_takes(tmp_path):
         (["robot=franka", "log=nothing.npz"], "there is no log nothing.npz"),
         (["robot=franka", "log=a.txt"], "there is no log a.txt"),
         (["robot=franka", "record=a.npz", "truth.kpp=2"], "kpp"),
+        (["robot=franka", "record=a.npz", "truth.kp=-1"], "the true kp must be a finite number above 0, got -1"),
+        (
+            ["robot=franka", "record=a.npz", "trim.panda_joint1=nan"],
+            "trim.panda_joint1 must be a finite number, got nan",
+        ),
+        (
+            ["robot=crazyflie", "record=a.npz", "truth.delay_s=-0.1"],
+            "the true delay_s must be a finite number of at least 0",
+        ),
+        (["robot=franka", "record=a.npz", "command=rotor_command"], "command is for quadrotors; franka is none"),
         (["robot=franka", "record=a.csv"], "record must be a .npz file"),
         (["robot=franka", "record=nowhere/a.npz"], "the folder of nowhere/a.npz does not exist"),
         (["robot=franka", "log=a.npz", "experiment=cartpole_ppo"], "experiment cartpole_ppo is for cartpole"),
