@@ -163,6 +163,14 @@ def look_ahead(ahead: Vec3s2d, critic_ahead: Vec3s2d,
 
 
 @wp.func
+def remember(history: Vec4s2d, last: Vec4s2d, i: int, a: wp.vec4, rules: Rules):
+    """The action after those of the `last` row, whose oldest is forgotten."""
+    for k in range(rules.history - 1):
+        history[i, k] = last[i, k + 1]
+    history[i, rules.history - 1] = a
+
+
+@wp.func
 def copy_row(a: Floats2d, b: Floats2d, i: int):
     for j in range(a.shape[1]):
         b[i, j] = a[i, j]
@@ -258,9 +266,7 @@ def period(
             area[i] = accumulate(last_area[i], error, rules)
         if rules.preview >= 0:
             look_ahead(ahead, critic_ahead, goals, i, variant[i], now, s, rules)
-        for k in range(rules.history - 1):
-            history[i, k] = last_history[i, k + 1]
-        history[i, rules.history - 1] = a
+        remember(history, last_history, i, a, rules)
     if timed or not inside:
         episode[i] = settle(count, float(length[i]), wp.sqrt(square), inside, good, rules)
         length[i] = wp.int64(0)
