@@ -148,7 +148,8 @@ def _train(cfg: TrainCfg, folder: Path, resume: bool, started: float) -> int:
 
 def _shorten(env: SimEnv, cfg: TrainCfg) -> None:
     count = round(cfg.short_episodes * env.num_envs)
-    env.episode_limit_buf[:count] = max(1, round(cfg.short_episode_s / env.step_dt))
+    longest = min(cfg.short_episode_s, env.max_episode_length_s)  # goals are planned no further
+    env.episode_limit_buf[:count] = max(1, round(longest / env.step_dt))
 
 
 def _restore(trainer: Trainer, folder: Path) -> None:

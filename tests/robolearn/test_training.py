@@ -73,6 +73,16 @@ def test_resuming_a_flight_equals_never_having_stopped(tmp_path):
     assert whole.keys() == resumed.keys() and [k for k in whole if not torch.equal(whole[k], resumed[k])] == []
 
 
+@pytest.mark.parametrize(("seconds", "periods"), [(0.25, 25), (20.0, 500), (float("inf"), 500)])
+def test_short_episodes_are_never_longer_than_the_tasks(seconds, periods):
+    """A flight's table of goals ends with the episode."""
+    pytest.importorskip("warp", reason="Warp is not installed (extra flight)")
+    env = _world.make_env(config.entry("task", "crazyflie_hover").config(),
+                          config.entry("backend", "quadrotor").config(), 4, "cpu", 0)  # fmt: skip
+    train._shorten(env, train.TrainCfg(short_episodes=0.5, short_episode_s=seconds))
+    assert env.episode_limit_buf.tolist() == [periods, periods, 500, 500]
+
+
 def test_a_time_limit_ends_the_training_and_its_schedule(tmp_path):
     words = [*SMALL, f"run_dir={tmp_path / 'run'}", "total_steps=1000000000", "time_limit_s=4"]
     assert train.main(words, time.monotonic()) == 0  # this process is old
