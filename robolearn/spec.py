@@ -149,6 +149,13 @@ class FirmwareSpec:
     link_delay_s: float = 0.0
     """From the sender's command to the firmware."""
 
+    def __post_init__(self) -> None:
+        for name in ("rate_hz", "speed_per_count_radps"):
+            if not 0.0 < getattr(self, name) < math.inf:
+                raise ValueError(f"a firmware's {name} must be finite and above 0, got {getattr(self, name)}")
+        if not 0.0 <= self.link_delay_s < math.inf:
+            raise ValueError(f"a firmware's link_delay_s must be finite and at least 0, got {self.link_delay_s}")
+
 
 @dataclass(frozen=True)
 class QuadrotorSpec:
@@ -186,10 +193,17 @@ class QuadrotorSpec:
         for name, value in positive.items():
             if not 0.0 < value < math.inf:
                 raise ValueError(f"a quadrotor's {name} must be finite and above 0, got {value}")
+        absent = {
+            "torque_per_thrust_m": self.torque_per_thrust_m, "drag_kg[0]": self.drag_kg[0],
+            "drag_kg[1]": self.drag_kg[1], "sag_per_s": self.sag_per_s, "sag_at_full_thrust": self.sag_at_full_thrust,
+        }  # fmt: skip
+        for name, value in absent.items():
+            if not 0.0 <= value < math.inf:
+                raise ValueError(f"a quadrotor's {name} must be finite and at least 0, got {value}")
         jx, jy, jz = self.inertia_kgm2
         if max(jx, jy, jz) > 0.5 * (jx + jy + jz) * (1.0 + 1e-6):
             raise ValueError(f"no rigid body has the inertia {self.inertia_kgm2}: one is larger than the others' sum")
-        if self.full_thrust_n <= 9.81 * self.mass_kg:
+        if not 9.81 * self.mass_kg < self.full_thrust_n < math.inf:  # NaN too
             raise ValueError(f"{self.full_thrust_n:.3g} N of thrust cannot lift {self.mass_kg:.3g} kg")
 
     def thrust_n(self, speed_radps: float) -> float:

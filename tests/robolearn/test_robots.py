@@ -77,6 +77,9 @@ def test_a_quadrotors_urdf_says_the_same_as_its_specification(robot):
     [
         ({"mass_kg": 0.0}, "mass_kg must be finite and above 0, got 0.0"),
         ({"mass_kg": 0.08}, "N of thrust cannot lift 0.08 kg"),
+        ({"thrust_curve": (math.nan, 0.0, 6e-8)}, "nan N of thrust cannot lift"),
+        ({"drag_kg": (1e-6, -1e-6)}, r"drag_kg\[1\] must be finite and at least 0, got -1e-06"),
+        ({"sag_at_full_thrust": math.nan}, "sag_at_full_thrust must be finite and at least 0, got nan"),
         ({"inertia_kgm2": (1e-6, 1e-6, 1e-5)}, "no rigid body has the inertia"),
         ({"inertia_kgm2": (1e-6, math.nan, 1e-6)}, r"inertia_kgm2\[1\] must be finite"),
         ({"spin_up_s": -0.1}, "spin_up_s must be finite and above 0"),

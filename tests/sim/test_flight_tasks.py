@@ -168,6 +168,13 @@ def test_the_figure_eight_is_the_one_that_is_asked_for():
     [
         ("crazyflie_hover", {"action": "torque"}, "must be attitude or rotor_speed"),
         ("crazyflie_hover", {"far_m": 0.0}, "far_m must be positive"),
+        ("crazyflie_hover", {"start_velocity_mps": -1.0}, "start_velocity_mps must be finite and at least 0, got -1.0"),
+        (
+            "crazyflie_hover",
+            {"integral_limit_ms": math.nan},
+            "integral_limit_ms must be finite and at least 0, got nan",
+        ),
+        ("crazyflie_hover", {"thrust_share": 0.0}, "thrust_share must be finite and above 0, got 0.0"),
         ("crazyflie_hover", {"start_tilt_rad": 4.0}, r"start_tilt_rad must be in \(0, pi\]"),
         ("crazyflie_track", {"trajectory": "square"}, "must be mixed, circle, figure_eight, random; got square"),
         ("crazyflie_track", {"period_s": -1.0}, "period_s must be positive"),

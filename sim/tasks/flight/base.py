@@ -53,6 +53,13 @@ class FlightCfg(TaskCfg):
             raise ConfigError(f"task.action must be attitude or rotor_speed, got {self.action}")
         if self.action_history < 1 or not self.far_m > 0.0 or not 0.0 <= self.level_start <= 1.0:
             raise ValueError("task.action_history and far_m must be positive, level_start in [0, 1]")
+        shares = ("yaw_rate_max_radps", "thrust_share", "steady_s")
+        starts = ("start_position_m", "start_velocity_mps", "start_rates_radps", "integral_limit_ms")
+        for name in (*shares, *starts):
+            value = getattr(self, name)
+            if not (0.0 <= value < math.inf and (value > 0.0 or name in starts)):
+                must = "at least 0" if name in starts else "above 0"
+                raise ValueError(f"task.{name} must be finite and {must}, got {value}")
         if not 0.0 < self.start_tilt_rad <= math.pi or not 0.0 < self.tilt_max_rad < math.pi / 2:
             raise ValueError("task.start_tilt_rad must be in (0, pi], tilt_max_rad in (0, pi/2)")
 
