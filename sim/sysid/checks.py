@@ -102,6 +102,8 @@ def _arm_units(log: Log, spec: RobotSpec) -> None:
                 f"the log's {name} of {log.joints[worst]} is up to {beyond[worst]:.3g} rad beyond its limits "
                 f"[{low[worst]:g}, {high[worst]:g}]; {hint}"
             )
+    if not np.ptp(log.columns["joint_pos"], axis=0).any():
+        raise ConfigError("the log's joint_pos never changes; record while the robot moves, with sensors that report")
     if "joint_effort" in log.columns:
         _effort_units(log, spec)
     if "joint_vel" in log.columns:

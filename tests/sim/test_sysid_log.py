@@ -128,6 +128,7 @@ BAD = [
     (dataclasses.replace(arm_log(), joints=tuple(f"shoulder_{i}" for i in range(7))), FRANKA, "the log has shoulder_0"),
     (arm_log(joint_pos=NAN[:, :5]), FRANKA, r"joint_pos has the shape \(181, 5\)"),
     (arm_log(torque=NAN), FRANKA, "columns torque are not known"),
+    (arm_log(joint_pos=np.tile(REST, (181, 1))), FRANKA, "joint_pos never changes; record while the robot moves"),
     (arm_log(joint_effort=np.full((181, 7), 2e4)), FRANKA, "joint_effort of .* goes to 2e.04, its limit is .* N m"),
     (moving_flight(metres=1e3), CRAZYFLIE, "positions change by 1000 times its velocity; are they in .*millimetres"),
     (moving_flight(metres=1e3, velocity=1e3), CRAZYFLIE, "velocity goes to .* millimetres"),
