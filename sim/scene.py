@@ -70,6 +70,8 @@ class ObjectCfg:
     def __post_init__(self) -> None:
         if not self.fixed and not self.mass_kg > 0.0:
             raise ValueError(f"a free object needs a positive mass, got {self.mass_kg}")
+        if not self.friction >= 0.0:
+            raise ValueError(f"an object's friction must be at least 0, got {self.friction}")
 
 
 @dataclass(frozen=True)

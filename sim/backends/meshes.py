@@ -81,7 +81,10 @@ def _obj(path: Path) -> np.ndarray:
             ids = [int(w.partition("/")[0]) for w in words[1:]]
             ids = [i - 1 if i > 0 else len(points) + i for i in ids]
             corners += [[ids[0], ids[k], ids[k + 1]] for k in range(1, len(ids) - 1)]
-    return np.array(points).reshape(-1, 3)[np.array(corners, dtype=int).reshape(-1, 3)]
+    faces = np.array(corners, dtype=int).reshape(-1, 3)
+    if faces.size and not 0 <= faces.min() <= faces.max() < len(points):
+        raise ValueError(f"a face names a vertex that is not among its {len(points)}")
+    return np.array(points).reshape(-1, 3)[faces]
 
 
 def _stl(path: Path) -> np.ndarray:

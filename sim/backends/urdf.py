@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from robolearn.errors import ConfigError
@@ -16,7 +17,11 @@ def prepared(spec: RobotSpec) -> Element:
     """The <robot> with absolute mesh paths, without mimic joints and engines' own tags. Raises ConfigError for
     meshes that are not there and joints of the specification that the file lacks."""
     path = resolve(spec.urdf)
-    root = ElementTree.parse(path).getroot()
+    try:
+        root = ElementTree.parse(path).getroot()
+    except ElementTree.ParseError as error:
+        raise ConfigError(f"{path} is no URDF ({error}); is it cut short?") from None
+    _demand_numbers(root, path)
     for mesh in root.iter("mesh"):
         name = mesh.get("filename", "")
         file = resolve(name) if "://" in name else path.parent / name
@@ -34,6 +39,16 @@ def prepared(spec: RobotSpec) -> Element:
     if missing:
         raise ConfigError(f"{spec.urdf} has no joints {missing}; it has {sorted(names)}")
     return root
+
+
+def _demand_numbers(root: Element, path: Path) -> None:
+    """Masses, inertias and joints' dynamics are numbers."""
+    for tag in ("mass", "inertia", "dynamics"):
+        for name, value in (pair for element in root.iter(tag) for pair in element.attrib.items()):
+            try:
+                float(value)
+            except ValueError:
+                raise ConfigError(f'{path}: <{tag} {name}="{value}"> is no number') from None
 
 
 def welded(root: Element) -> dict[str, str]:

@@ -431,10 +431,30 @@ def test_a_missing_mesh_is_named(bullet, tmp_path):
         bullet(objects={"thing": ObjectCfg(Mesh(str(tmp_path / "none.stl")))})
 
 
-def test_an_open_mesh_is_no_object(bullet, tmp_path):
-    (tmp_path / "open.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
-    with pytest.raises(ConfigError, match=r"open\.obj cannot be an object: its surface is not closed"):
+@pytest.mark.parametrize(("face", "message"), [("1 2 3", "its surface is not closed"), ("1 2 4", "among its 3")])
+def test_an_open_mesh_is_no_object(bullet, tmp_path, face, message):
+    (tmp_path / "open.obj").write_text(f"v 0 0 0\nv 1 0 0\nv 0 1 0\nf {face}\n")
+    with pytest.raises(ConfigError, match=rf"open\.obj cannot be an object: .*{message}"):
         bullet(objects={"thing": ObjectCfg(Mesh(str(tmp_path / "open.obj")))})
+
+
+def test_an_object_has_no_negative_friction():
+    with pytest.raises(ValueError, match="friction must be at least 0, got -1"):
+        ObjectCfg(Box((0.1, 0.1, 0.1)), friction=-1.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("</robot>", ""), "is no URDF .* is it cut short"),
+        (('<mass value="0.2"/>', '<mass value="x"/>'), 'mass value="x"'),
+    ],
+)
+def test_a_file_that_is_no_urdf_is_named(bullet, tmp_path, change, message):
+    urdf = tmp_path / "cartpole.urdf"
+    urdf.write_text(resolve(CARTPOLE.urdf).read_text().replace(*change))
+    with pytest.raises(ConfigError, match=rf"cartpole\.urdf.*{message}"):
+        bullet({"robot": RobotCfg(dataclasses.replace(CARTPOLE, urdf=str(urdf)))})
 
 
 @pytest.mark.parametrize("change", [('<mass value="0.2"/>', '<mass value="0"/>'), ('iyy="0.0168"', 'iyy="0"')])
