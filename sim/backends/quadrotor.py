@@ -120,7 +120,14 @@ class Quadrotor(Backend):
         key = (n, self._attitude)
         if key not in self._launches:
             self._launches[key] = self._record(n, self._attitude)
-        self._launches[key].launch()
+        self._launches[key].launch(self.stream())
+
+    def stream(self) -> Any:
+        """Torch's present one, so that kernels and torch see each other's writes in order; None on the CPU. A recorded
+        launch remembers none."""
+        if self.device.type == "cpu":
+            return None
+        return warp.stream_from_torch(torch.cuda.current_stream(self.device))
 
     def _record(self, n: int, attitude: bool) -> Any:
         d, dt = self.kernels, self.scene.physics_dt_s
@@ -130,9 +137,8 @@ class Quadrotor(Backend):
         arrays = [warp.from_torch(t, dtype=k) for t, k in zip(shared + own, kinds, strict=False)]
         inputs = [*arrays, self.body, *([self.firmware] if attitude else []), dt, n]
         kernel = d.step_attitude if attitude else d.step_rotors
-        stream = None if self.device.type == "cpu" else warp.stream_from_torch(torch.cuda.current_stream(self.device))
         device = warp.device_from_torch(self.device)
-        return warp.launch(kernel, self.num_envs, inputs=inputs, device=device, record_cmd=True, stream=stream)
+        return warp.launch(kernel, self.num_envs, inputs=inputs, device=device, record_cmd=True)
 
     # --- writing --------------------------------------------------------------------------------------------
 

@@ -113,7 +113,7 @@ class FusedFlight:
         self.common_step_counter += 1
         self.episode_length_buf.zero_()
         obs = self._obs[self._turn]
-        wp.launch(period.begin, self.num_envs, self._world(obs), device=self._on())
+        wp.launch(period.begin, self.num_envs, self._world(obs), device=self._on(), stream=self.backend.stream())
         return dict(obs), {"log": {}}
 
     def step(self, action: Tensor) -> tuple[Obs, Tensor, Tensor, Tensor, Extras]:
@@ -125,7 +125,7 @@ class FusedFlight:
         self._turn = 1 - self._turn
         if not self._launches:
             self._launches = [self._record(k) for k in range(2)]
-        self._launches[self._turn].launch()
+        self._launches[self._turn].launch(self.backend.stream())
         obs, (reward, terminated, truncated) = self._obs[self._turn], self._ends[self._turn]
         final = FinalObs(obs, self._final, terminated, truncated)
         extras = {"applied_action": self._given, "log": {}, "episode": dict(self._results), "final_obs": final}
@@ -213,10 +213,7 @@ class FusedFlight:
             wp.from_torch(self.episode_limit_buf), wp.from_torch(self.episode_length_buf), last_area, last_history,
             *(wp.from_torch(t) for t in rows), wp.from_torch(self._episode, dtype=period.Results),
         ]  # fmt: skip
-        stream = None
-        if self.device.type != "cpu":
-            stream = wp.stream_from_torch(torch.cuda.current_stream(self.device))
-        return wp.launch(period.period, self.num_envs, inputs, device=self._on(), record_cmd=True, stream=stream)
+        return wp.launch(period.period, self.num_envs, inputs, device=self._on(), record_cmd=True)
 
     def _on(self) -> Any:
         return wp.device_from_torch(self.device)

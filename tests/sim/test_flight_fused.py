@@ -151,6 +151,19 @@ def test_what_diverges_ends_without_reward_and_is_counted():
     assert all(value.isfinite().all() for value in extras["episode"].values())
 
 
+def test_kernels_run_on_the_stream_that_torch_uses_now(monkeypatch):
+    """Which only a GPU has; here it is a mark that every launch must be given."""
+    import warp
+
+    env, streams, launch = fused("crazyflie_hover", {}), [], warp.Launch.launch
+    env.reset()
+    monkeypatch.setattr(env.backend, "stream", lambda: "torch's")
+    monkeypatch.setattr(warp.Launch, "launch", lambda self, stream=None: (streams.append(stream), launch(self)))
+    env.step(torch.zeros(B, 4))
+    env.backend.step(1)
+    assert streams == ["torch's"] * 2
+
+
 def test_noise_has_the_size_that_is_asked_for():
     env = fused("crazyflie_hover", {}, num_envs=4096, noise=True)
     obs, _ = env.reset(seed=0)
