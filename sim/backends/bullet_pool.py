@@ -19,6 +19,7 @@ import tempfile
 import weakref
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -30,6 +31,11 @@ START = "import sys; sys.path[:] = {path!r}; from sim.backends.bullet_worker imp
 SPARE = 0.8
 """Part of the memory that is available that environments may take."""
 GRACE_S = 1.0
+CGROUPS = (
+    ("/sys/fs/cgroup", "memory.max", "memory.current"),
+    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+)
+"""Versions 2 and 1: folder, limit, use."""
 
 
 class WorkerDiedError(UserError):
@@ -104,21 +110,33 @@ class Pool:
         if not self.workers:
             raise WorkerDiedError("the PyBullet workers were ended")
         workers = [w for w in self.workers if w is not self.painter]
-        for worker in workers:
-            self._send(worker, request)
+        try:
+            for worker in workers:
+                self._send(worker, request)
+            replies = self._replies(workers)
+        except BaseException:  # a Ctrl-C: answers that are still to come would be taken for those of the next request
+            self.close()
+            raise
+        return [self._read(reply) for reply in replies]
+
+    def _replies(self, workers: list[_Worker]) -> list[bytes]:
         replies: dict[int, bytes] = {}
         while len(replies) < len(workers):
             waiting = [w for w in workers if w.first not in replies]
             ready = wait([w.connection for w in waiting])
             replies |= {w.first: self._receive(w) for w in waiting if w.connection in ready}
-        return [self._read(replies[w.first]) for w in workers]
+        return [replies[w.first] for w in workers]
 
     def paint(self, plan: Plan, **picture: Any) -> bytes:
         """A picture, by a worker that has no environments and is started for the first one."""
         if self.painter is None:
             self.painter = self._start(plan, 0, 0)
-        self._send(self.painter, message("paint", **picture))
-        reply = self._receive(self.painter)
+        try:
+            self._send(self.painter, message("paint", **picture))
+            reply = self._receive(self.painter)
+        except BaseException:  # as in `ask`
+            self.close()
+            raise
         if len(reply) != 3 * picture["width"] * picture["height"]:
             self._read(reply)
         return reply
@@ -193,13 +211,11 @@ def available_bytes() -> int:
     free = [os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     with open("/proc/meminfo") as file:
         free = [int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable")] or free
-    for limit, used in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ):
+    for folder, limit, used in CGROUPS:
         try:
-            with open(limit) as top, open(used) as now:
-                free.append(int(top.read()) - int(now.read()))
+            room = int(Path(folder, limit).read_text()) - int(Path(folder, used).read_text())
+            stat = dict(line.split() for line in Path(folder, "memory.stat").read_text().splitlines())
         except (OSError, ValueError):  # no such limit: "max" is no number
             continue
+        free.append(room + int(stat.get("total_inactive_file", stat.get("inactive_file", 0))))  # files' cache can go
     return max(0, min(free))

@@ -150,7 +150,3 @@ def main() -> None:
         serve(Connection(socket), memory)
     except (EOFError, ConnectionError):
         os._exit(0)  # the parent is gone or has closed us: nothing here is worth an orderly end
-
-
-if __name__ == "__main__":
-    main()

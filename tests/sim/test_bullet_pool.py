@@ -195,6 +195,30 @@ def test_too_many_environments_are_refused_with_how_many_fit(bullet, monkeypatch
         bullet({"robot": RobotCfg(FRANKA)}, num_envs=40)
 
 
+def test_an_interrupted_request_ends_the_workers_and_no_answer_is_taken_for_another(bullet, two_cores, monkeypatch):
+    def interrupted(connections):
+        raise KeyboardInterrupt
+
+    backend = bullet(num_envs=2, workers=2)
+    pids = pids_of(backend)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(bullet_pool, "wait", interrupted)
+        backend.step(1)
+    assert gone(pids)
+    with pytest.raises(WorkerDiedError, match="were ended"):
+        backend.step(1)
+
+
+def test_a_containers_limit_counts_and_its_cache_of_files_does_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(bullet_pool, "CGROUPS", ((str(tmp_path), "memory.max", "memory.current"),))
+    (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 3000\n")
+    (tmp_path / "memory.current").write_text("9000\n")
+    (tmp_path / "memory.max").write_text("10000\n")
+    assert bullet_pool.available_bytes() == 10_000 - 9_000 + 3_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert bullet_pool.available_bytes() > 2**24
+
+
 def test_memory_that_is_available_is_found():
     assert 2**24 < bullet_pool.available_bytes() < 2**50
 
