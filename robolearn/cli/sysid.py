@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,7 +79,7 @@ class SysidCfg:
             raise ValueError(f"rate_hz must be 20 to 1000, got {self.rate_hz:g}")
         if self.window_s and not 0.1 <= self.window_s <= 2.0:
             raise ValueError(f"window_s must be 0.1 to 2, got {self.window_s:g}")
-        if self.mass_kg < 0.0:
+        if not 0.0 <= self.mass_kg < math.inf:
             raise ValueError(f"mass_kg must be above 0, got {self.mass_kg:g}")
 
 
@@ -124,12 +125,19 @@ def _fit(options: SysidCfg, spec: RobotSpec) -> int:
     step_dt_s = _period(options.experiment, spec)
     made = checks.checked(logs.read(path, spec), spec)
     replay = _replay(options, spec, made)
+    out = Path(options.out) if options.out else path.parent / "sysid"
+    out.mkdir(parents=True, exist_ok=True)  # before the minutes that a fit takes
     fit = _estimate(replay, options.seed)
+    for e in fit.estimates:
+        if e.at_edge:
+            log.warning(
+                "%s lies at the edge of what is thought possible, %.4g: do not trust this fit",
+                e.parameter.name,
+                e.value,
+            )
     values = ranges.randomize(fit, spec, step_dt_s or made.period_s, "attitude_command" in made.columns)
     if options.mass_kg and spec.quadrotor:
         values["mass"] = [round(options.mass_kg / spec.quadrotor.mass_kg, 4)] * 2
-    out = Path(options.out) if options.out else path.parent / "sysid"
-    out.mkdir(parents=True, exist_ok=True)
     about = _about(fit, spec, path, step_dt_s or made.period_s)
     (out / "ranges.yaml").write_text(ranges.text(values, options.experiment, about))
     (out / "fit.json").write_text(json.dumps(_plain(fit, values, path), indent=1))

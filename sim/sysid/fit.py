@@ -86,6 +86,12 @@ class Estimate:
     high: float
     identifiable: bool
 
+    @property
+    def at_edge(self) -> bool:
+        """It was sought as far as its range goes, and may lie beyond; zero is an end of its own."""
+        ends = [end for end in (self.parameter.low, self.parameter.high) if end != 0.0]
+        return self.identifiable and any(math.isclose(self.value, end, rel_tol=1e-6) for end in ends)
+
 
 @dataclass(frozen=True)
 class Fit:

@@ -75,6 +75,7 @@ class FlightReplay:
             if not 0.0 <= value < math.inf:
                 raise ConfigError(f"hold.{name} must be a finite number of at least 0, got {value:g}")
         if weighed_kg is not None:
+            _demand_weight(weighed_kg, self.vehicle)
             self.held["mass"] = weighed_kg / self.vehicle.mass_kg
         self.parameters = parameters(spec, weighed_kg is not None, self.attitude, held or {})
         at, self.rows = log.windows(window_s)
@@ -198,6 +199,13 @@ class FlightReplay:
     def close(self) -> None:
         for engine in self._engines.values():
             engine.close()
+
+
+def _demand_weight(weighed_kg: float, vehicle: QuadrotorSpec) -> None:
+    if not 0.2 < weighed_kg / vehicle.mass_kg < 5.0:
+        raise ConfigError(
+            f"mass_kg={weighed_kg:g} is far from the {vehicle.mass_kg:g} kg that are specified; give kilograms"
+        )
 
 
 def roll_pitch(q: Tensor) -> tuple[Tensor, Tensor]:

@@ -86,6 +86,7 @@ def test_without_an_experiment_the_yaml_is_the_part_that_any_takes(tmp_path):
         (["robot=franka", "record=nowhere/a.npz"], "the folder of nowhere/a.npz does not exist"),
         (["robot=franka", "log=a.npz", "experiment=cartpole_ppo"], "experiment cartpole_ppo is for cartpole"),
         (["robot=crazyflie", "log=a.npz", "mass_kg=-1"], "mass_kg must be above 0"),
+        (["robot=crazyflie", "log=a.npz", "mass_kg=nan"], "mass_kg must be above 0"),
     ],
 )
 def test_bad_words_are_one_line(words, message, capsys, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from robolearn import config
+from robolearn.errors import ConfigError
 from sim.sysid import checks, fit, log, ranges, record
 from sim.sysid.arm import ArmReplay, set_point
 from sim.sysid.fit import Estimate, Estimator, Fit, Parameter
@@ -51,6 +52,13 @@ def test_true_values_are_found_from_a_start_that_is_far_away():
     assert found["rate"].value == pytest.approx(3.0, rel=1e-3)
     assert found["bias"].value == pytest.approx(1.5, rel=1e-3)
     assert found.noise["x"] == pytest.approx(1e-4, rel=0.2)
+
+
+def test_a_value_beyond_its_range_is_said_to_be_at_the_edge():
+    found = Estimator(Decay(14.0, 1.5, 1e-3))()  # 10 is thought possible
+    assert found["rate"].at_edge
+    assert not Estimator(Decay(3.0, 1.5, 1e-3))()["rate"].at_edge
+    assert not Estimate(Parameter("friction", "", 0.5, 0.0, 1.0, 0.1), 0.0, 0.0, 0.1, True).at_edge
 
 
 def test_what_the_log_does_not_show_is_not_identifiable():
@@ -144,6 +152,13 @@ def identify(replay):
 def outside(found, truth):
     return {e.parameter.name: (truth.get(e.parameter.name, 0.0), e.low, e.high) for e in found.estimates
             if not e.low <= truth.get(e.parameter.name, 0.0) <= e.high}  # fmt: skip
+
+
+@pytest.mark.parametrize("weighed_kg", [27.0, 0.0027])
+def test_a_mass_in_grams_is_refused(weighed_kg):
+    made = record.record(CRAZYFLIE, engine("quadrotor"), 2.0, 100.0, {})
+    with pytest.raises(ConfigError, match=r"mass_kg=.* is far from the 0.027 kg .* give kilograms"):
+        FlightReplay(made, CRAZYFLIE, engine("quadrotor"), weighed_kg=weighed_kg)
 
 
 def test_an_arm_recorded_in_pybullet_is_identified_in_mujoco():
