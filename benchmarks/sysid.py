@@ -1,4 +1,5 @@
-"""Coverage of `robolearn sysid`: `python -m benchmarks.sysid [arm|attitude|rotor ...] [trials=20] [noise=0.1]`.
+"""Coverage of `robolearn sysid`: `python -m benchmarks.sysid [arm|attitude|rotor ...] [trials=20] [noise=0.1]`, and
+`first=0`, the seed of the first trial.
 
 Each trial draws a robot's parameters, records a log of it in PyBullet and adds white noise of `noise` times each
 signal's own standard deviation over the log; the fit replays it in the other engine (MuJoCo; the quadrotor's kernel).
@@ -77,8 +78,11 @@ def main() -> None:
     torch.set_num_threads(1)
     _world.discover()
     words = dict(w.split("=") for w in sys.argv[1:] if "=" in w)
+    kinds = [w for w in sys.argv[1:] if "=" not in w] or list(SECONDS)
+    if not set(kinds) <= set(SECONDS) or not set(words) <= {"trials", "noise", "first"}:
+        raise SystemExit(f"kinds are {', '.join(SECONDS)}, options trials=, noise= and first= (seed)")
     trials, noise = int(words.get("trials", 20)), float(words.get("noise", 0.1))
-    for kind in [w for w in sys.argv[1:] if "=" not in w] or list(SECONDS):
+    for kind in kinds:
         held, missed, widths, times = 0, Counter[str](), dict[str, list[float]](), []
         for seed in range(int(words.get("first", 0)), int(words.get("first", 0)) + trials):
             truth, found, seconds = trial(kind, seed, noise)

@@ -95,6 +95,9 @@ def main() -> None:
     chosen = [w.removeprefix("backend=") for w in words if w.startswith("backend=")] or ["mujoco"]
     tasks = [w for w in words if not w.isdigit() and "=" not in w] or ["franka_reach"]
     sizes = [int(w) for w in words if w.isdigit()]
+    unknown = [engine for engine in chosen if engine not in SIZES]
+    if unknown:
+        raise SystemExit(f"no sizes for {unknown}, there are {list(SIZES)}; quadrotors: python -m benchmarks.flight")
     print("| task | engine | envs | sub-steps | bare, env steps/s | raw | full | full / raw, median (range) |")
     print("|---|---|---|---|---|---|---|---|")
     for task in tasks:

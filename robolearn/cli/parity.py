@@ -19,6 +19,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 import os
 import subprocess
 import sys
@@ -122,8 +123,11 @@ def _record(engine: str, options: ParityCfg, out: Path) -> Recording:
 
 
 def _write(path: Path, about: dict[str, Any], checks: list[Check], limits: dict[str, float]) -> None:
-    rows = [dataclasses.asdict(c) | {"passed": c.passed} for c in checks]
-    path.write_text(json.dumps(about | {"tolerances": limits, "checks": rows}, indent=1))
+    rows = [
+        dataclasses.asdict(c) | {"value": c.value if math.isfinite(c.value) else None, "passed": c.passed}
+        for c in checks
+    ]
+    path.write_text(json.dumps(about | {"tolerances": limits, "checks": rows}, indent=1, allow_nan=False))
 
 
 def _row(check: Check) -> tuple[str, ...]:

@@ -51,6 +51,15 @@ def test_a_difference_is_exit_code_1_and_named(tmp_path, capfd, monkeypatch):
     assert json.loads((tmp_path / "parity.json").read_text())["passed"] is False
 
 
+def test_a_difference_that_is_not_a_number_is_null_in_the_json(tmp_path):
+    from sim.parity import Check
+
+    nan = Check("weight", "mujoco", "what", float("nan"), 0.01, "of m g")
+    parity._write(tmp_path / "parity.json", {"passed": False}, [nan], {})
+    (check,) = json.loads((tmp_path / "parity.json").read_text())["checks"]
+    assert (check["value"], check["passed"]) == (None, False)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
