@@ -45,6 +45,7 @@ def test_a_difference_is_exit_code_1_and_named(tmp_path, capfd, monkeypatch):
 
     tight = experiments.Tolerances(slide=1e-4)
     monkeypatch.setattr(experiments, "Tolerances", lambda: tight)
+    monkeypatch.setattr(parity, "_record", lambda engine, options, out: experiments.record(engine, "cartpole", 0))
     code, said, _ = run(capfd, "robot=cartpole", f"out={tmp_path}")
     assert code == 1
     assert said.count("FAILED  sliding") == 6
