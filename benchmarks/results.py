@@ -61,7 +61,7 @@ class Row:
 
 
 def flight(task: str, name: str = "", training: tuple[str, ...] = (), threshold: float = 0.985) -> Row:
-    return Row(f"{task}_ppo", training, name, 5, 8192, 512, threshold, task)
+    return Row(f"{task}_ppo", training, name, 5, 8192, 128, threshold, task)
 
 
 RPM = "crazyflie_hover_rpm"

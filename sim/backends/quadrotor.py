@@ -43,7 +43,7 @@ class Quadrotor(Backend):
         warp.init()
         from sim.vehicles import constants, dynamics
 
-        self.at, self.kernels = dynamics, dynamics
+        self.kernels = dynamics
         self.body = constants.body(self.vehicle, scene)
         self.firmware = constants.firmware(self.vehicle)
         self._nominal = torch.tensor(constants.params(self.vehicle, scene.physics_dt_s), device=device)
@@ -71,16 +71,16 @@ class Quadrotor(Backend):
         return torch.zeros(self.num_envs, 4, device=self.device)
 
     def joint_vel(self, asset: str) -> Tensor:
-        return self.state[:, self.at.ROTORS : self.at.CLOCK]
+        return self.state[:, self.kernels.ROTORS : self.kernels.CLOCK]
 
     def joint_effort(self, asset: str) -> Tensor:
         return torch.zeros(self.num_envs, 4, device=self.device)
 
     def pose(self, asset: str) -> Tensor:
-        return self.state[:, : self.at.VELOCITY]
+        return self.state[:, : self.kernels.VELOCITY]
 
     def velocity(self, asset: str) -> Tensor:
-        s, d = self.state, self.at
+        s, d = self.state, self.kernels
         turned = quat_apply(s[:, d.ROTATION : d.VELOCITY], s[:, d.RATES : d.ROTORS])
         return torch.cat((s[:, d.VELOCITY : d.RATES], turned), dim=1)
 
@@ -91,7 +91,7 @@ class Quadrotor(Backend):
         return self.pose(asset)[:, None].expand(-1, len(links), 7)
 
     def finite(self) -> Tensor:
-        return (self.state[:, : self.at.ROTORS].abs() < FASTEST).all(dim=1)
+        return (self.state[:, : self.kernels.ROTORS].abs() < FASTEST).all(dim=1)
 
     # --- stepping -------------------------------------------------------------------------------------------
 
@@ -144,7 +144,7 @@ class Quadrotor(Backend):
 
     def write_joints(self, asset: str, position: Tensor, velocity: Tensor, mask: Tensor) -> None:
         """Rotor speeds; the firmware starts anew, and its set-point is to hover."""
-        d, row = self.at, mask[:, None]
+        d, row = self.kernels, mask[:, None]
         rotors = self.state[:, d.ROTORS : d.CLOCK]
         rotors.copy_(torch.where(row, velocity, rotors))
         self.state[:, d.CLOCK] *= ~mask
@@ -153,7 +153,7 @@ class Quadrotor(Backend):
         self.before.copy_(torch.where(row, hover, self.before))
 
     def write_pose(self, asset: str, pose: Tensor, velocity: Tensor, mask: Tensor) -> None:
-        d = self.at
+        d = self.kernels
         body_rates = quat_apply(quat_conjugate(pose[:, 3:]), velocity[:, 3:])
         moved = torch.cat((pose, velocity[:, :3], body_rates), dim=1)
         kept = self.state[:, : d.ROTORS]
@@ -180,7 +180,7 @@ class Quadrotor(Backend):
     def set_param(self, asset: str, param: Param, scale: Tensor, mask: Tensor) -> None:
         key = f"{asset}.{param}"
         self._params[key] = torch.where(mask, scale, self._params[key])
-        d, now, nominal = self.at, self.params_of, self._nominal
+        d, now, nominal = self.kernels, self.params_of, self._nominal
         by = self._params[key][:, None]
         if param in ("spin_up", "spin_down"):
             column = d.UP if param == "spin_up" else d.DOWN

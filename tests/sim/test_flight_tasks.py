@@ -189,7 +189,7 @@ def test_settings_without_sense_are_refused(task, changes, message):
     ("task", "changes", "message"),
     [
         ("crazyflie_hover", {"robot": "franka"}, "needs a quadrotor, franka is none"),
-        ("crazyflie_hover", {"physics_dt_s": 0.005}, "physics_dt_s must be at most 0.002, the firmware's period"),
+        ("crazyflie_hover", {"physics_dt_s": 0.005}, "physics_dt_s must be 0.002, the firmware's period"),
         ("crazyflie_hover", {"decimation": 4}, "link delay of 0.0080 s is not below the control period of 0.0080 s"),
     ],
 )

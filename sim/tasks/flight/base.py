@@ -94,8 +94,8 @@ class FlightTask(Task):
             return
         if firmware is None:
             raise ConfigError(f"{self.robot.name} has no firmware for attitude actions; use task.action=rotor_speed")
-        if firmware.rate_hz * cfg.physics_dt_s > 1.0 + 1e-6:
-            raise ConfigError(f"task.physics_dt_s must be at most {1.0 / firmware.rate_hz:g}, the firmware's period")
+        if abs(firmware.rate_hz * cfg.physics_dt_s - 1.0) > 1e-6:  # the firmware runs once a sub-step
+            raise ConfigError(f"task.physics_dt_s must be {1.0 / firmware.rate_hz:g}, the firmware's period")
         longest = firmware.link_delay_s * cfg.randomize.link_delay[1]
         if longest >= cfg.step_dt_s:
             raise ConfigError(f"a link delay of {longest:.4f} s is not below the control period of {cfg.step_dt_s:.4f} "

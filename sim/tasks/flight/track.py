@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -110,11 +111,11 @@ class CrazyflieTrack(FlightTask):
 
     def _trajectory(self, kind: str, i: int) -> Harmonics:
         cfg, generator = self.cfg, torch.Generator().manual_seed(i)
-        phase, sign = (torch.rand(2, generator=generator) * torch.tensor([6.2832, 2.0])).tolist()
+        phase, sign = (torch.rand(2, generator=generator) * torch.tensor([math.tau, 2.0])).tolist()
         centre, size = torch.tensor(self.origin), cfg.size_m
         sign = 1.0 if sign < 1.0 else -1.0
         if kind == "circle":
-            return trajectories.circle(centre, size / 2, sign * 3.1416 * size / cfg.speed_mps, phase)
+            return trajectories.circle(centre, size / 2, sign * math.pi * size / cfg.speed_mps, phase)
         if kind == "figure_eight":
             return trajectories.figure_eight(centre, 2 * size, size, sign * cfg.period_s, phase)
         box = (size, size, 0.3 * size)
