@@ -224,8 +224,9 @@ def test_memory_that_is_available_is_found():
 
 
 PARENT = """
-import json, os, sys, time
+import json, os, signal, sys, time
 import torch
+signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a script it may be ignored
 from robolearn import config
 config.discover(["robolearn.robots", "sim.backends"])
 from sim.backends.pybullet import Pybullet, PybulletCfg
