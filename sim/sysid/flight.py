@@ -179,7 +179,7 @@ class FlightReplay:
         engine.write_joints("robot", torch.zeros_like(rotors), rotors, everyone)
         engine.write_pose("robot", torch.cat((position + moved[:, :3], rotation), dim=1), motion, everyone)
         if isinstance(engine, Quadrotor):
-            engine.state[:, engine.at.CLOCK] = (self.first * self.period_s).repeat(c).float()
+            engine.state[:, engine.kernels.CLOCK] = (self.first * self.period_s).repeat(c).float()
             if self.attitude:
                 engine.memory[:, :5] = areas.flatten(0, 1) + moved[:, 16:]
 

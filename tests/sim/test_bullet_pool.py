@@ -1,5 +1,6 @@
 """The PyBullet backend's processes and memory: saved states, death, too little memory, and nothing left behind."""
 
+import contextlib
 import json
 import os
 import signal
@@ -239,6 +240,17 @@ while True:
 """
 
 
+@contextlib.contextmanager
+def ended(parent):
+    """Whatever the test finds, nothing of its process group is left at work."""
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(parent.pid, signal.SIGKILL)
+        parent.wait()
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_workers_end_with_their_parent_however_it_ends(how):
     before = set(os.listdir("/dev/shm"))
@@ -246,12 +258,13 @@ def test_workers_end_with_their_parent_however_it_ends(how):
         [sys.executable, "-c", PARENT], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
     )  # fmt: skip
-    pids = json.loads(parent.stdout.readline())
-    assert all(map(alive, pids))
-    time.sleep(0.2)
-    os.killpg(parent.pid, how)  # as a terminal's Ctrl-C does
-    _, said = parent.communicate(timeout=20)
-    assert gone(pids)
+    with ended(parent):
+        pids = json.loads(parent.stdout.readline())
+        assert all(map(alive, pids))
+        time.sleep(0.2)
+        os.killpg(parent.pid, how)  # as a terminal's Ctrl-C does
+        _, said = parent.communicate(timeout=20)
+        assert gone(pids)
     assert set(os.listdir("/dev/shm")) <= before
     assert said.count("Traceback") == (how == signal.SIGINT)  # the parent's own
     assert "bullet_worker" not in said
@@ -271,11 +284,12 @@ print("still here")
 """,
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True)
-    pids = json.loads(parent.stdout.readline())
-    os.killpg(parent.pid, signal.SIGINT)
-    out, _ = parent.communicate(timeout=20)
-    assert (out, parent.returncode) == ("still here\n", 0)
-    assert gone(pids)
+    with ended(parent):
+        pids = json.loads(parent.stdout.readline())
+        os.killpg(parent.pid, signal.SIGINT)
+        out, _ = parent.communicate(timeout=20)
+        assert (out, parent.returncode) == ("still here\n", 0)
+        assert gone(pids)
 
 
 def test_workers_start_without_torch():
