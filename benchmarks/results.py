@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from robolearn.paths import share_dir
 
 FOLDER = Path("results")
 SECOND = "pybullet"
+SETTINGS = ("seeds", "episodes", "second_episodes")
 Scores = dict[str, Any]
 Cases = dict[str, tuple[str, ...]]
 FULL_START = ("task.level_start=0",)
@@ -210,18 +211,25 @@ def write(page: Path, kind: str, text: str) -> None:
 # --- the command --------------------------------------------------------------------------------------------
 
 
-def chosen(names: list[str], settings: dict[str, int]) -> list[Row]:
-    """Rows by name or experiment, all without any. ConfigError for a name that no row has."""
+def chosen(names: list[str], settings: list[str]) -> list[Row]:
+    """Rows by name or experiment, all without any. ConfigError for a name that no row has or a setting that is none."""
+    values: dict[str, int] = {}
+    for key, _, value in (s.partition("=") for s in settings):
+        if key not in SETTINGS or not value.isdecimal() or not int(value):
+            raise ConfigError(f"a setting is one of {', '.join(SETTINGS)} with a whole number, got '{key}={value}'")
+        values[key] = int(value)
     for name in names:
         if not any(name in (r.label, r.experiment) for r in ROWS):
             raise ConfigError(config.unknown("row", name, [r.label for r in ROWS]))
     rows = [r for r in ROWS if not names or r.label in names or r.experiment in names]
-    return [Row(**(vars(r) | settings)) for r in rows]
+    return [replace(r, **values) for r in rows]
 
 
 def main() -> None:
-    words = dict(w.split("=") for w in sys.argv[1:] if "=" in w)
-    rows = chosen([w for w in sys.argv[1:] if "=" not in w], {k: int(v) for k, v in words.items()})
+    try:
+        rows = chosen([w for w in sys.argv[1:] if "=" not in w], [w for w in sys.argv[1:] if "=" in w])
+    except ConfigError as error:
+        raise SystemExit(f"error: {error}") from None
     page = share_dir() / "docs" / "results.md"
     found = {row: [run(row, seed) for seed in range(row.seeds)] for row in rows}
     for kind, make in (("results", arms), ("flight", flights)):

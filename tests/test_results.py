@@ -90,9 +90,15 @@ def test_only_what_is_between_the_markers_changes(tmp_path: Path) -> None:
 
 
 def test_rows_are_chosen_by_name_or_experiment() -> None:
-    assert [r.label for r in results.chosen(["crazyflie_hover_rpm_ppo"], {"seeds": 1})] == [
+    assert [r.label for r in results.chosen(["crazyflie_hover_rpm_ppo"], ["seeds=1"])] == [
         "crazyflie_hover_rpm 40 s", "crazyflie_hover_rpm 90 s",
     ]  # fmt: skip
-    assert results.chosen(["cartpole_ppo"], {"seeds": 1})[0].seeds == 1
+    assert results.chosen(["cartpole_ppo"], ["seeds=1"])[0].seeds == 1
     with pytest.raises(ConfigError, match="cartpole_ppo"):
-        results.chosen(["cartpole_pp"], {})
+        results.chosen(["cartpole_pp"], [])
+
+
+@pytest.mark.parametrize("setting", ["seed=3", "seeds=three", "seeds=0", "seeds="])
+def test_a_setting_that_is_none_is_refused_with_those_there_are(setting: str) -> None:
+    with pytest.raises(ConfigError, match="seeds, episodes, second_episodes"):
+        results.chosen([], [setting])

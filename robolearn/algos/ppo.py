@@ -32,6 +32,8 @@ class PPOCfg(AlgoCfg):
     learning_rate: float = 2e-3
     schedule: str = "linear"
     """linear: falls to zero over the training; constant; adaptive: follows desired_kl."""
+    decay_from: float = 0.0
+    """Part of the training at the whole rate, before the linear fall."""
     desired_kl: float = 0.01
     entropy: float = 0.0
     max_grad_norm: float = 1.0
@@ -46,6 +48,8 @@ class PPOCfg(AlgoCfg):
             raise ValueError(f"algo.schedule must be adaptive, linear or constant, got '{self.schedule}'")
         if not (0.0 <= self.gamma <= 1.0 and 0.0 <= self.lam <= 1.0):
             raise ValueError(f"algo.gamma and algo.lam must be in [0, 1], got {self.gamma}, {self.lam}")
+        if not 0.0 <= self.decay_from < 1.0:
+            raise ValueError(f"algo.decay_from must be in [0, 1), got {self.decay_from}")
         if not min(self.horizon, self.epochs, self.minibatches, *self.hidden) >= 1:
             raise ValueError("algo.horizon, epochs, minibatches and the sizes in hidden must be at least 1")
         for name in ("learning_rate", "clip", "initial_std", "min_std", "max_grad_norm", "desired_kl"):
@@ -156,7 +160,7 @@ class PPO:
     def update(self, obs: Obs, progress: float) -> dict[str, float]:
         cfg, data = self.cfg, self.rollout
         if cfg.schedule == "linear":
-            self.learning_rate = cfg.learning_rate * (1.0 - progress)
+            self.learning_rate = cfg.learning_rate * min(1.0, (1.0 - progress) / (1.0 - cfg.decay_from))
         advantage = gae(data["reward"], data["value"], self._next_values(obs), data["terminated"], data["done"],
                         cfg.gamma, cfg.lam)  # fmt: skip
         names = ("seen", "critic_seen", "action", "mean", "log_prob", "value")

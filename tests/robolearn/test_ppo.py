@@ -69,7 +69,7 @@ class Corridor:
     def __init__(self, algo: PPO, num_envs: int, terminate: bool):
         self.algo, self.n, self.terminate, self.t = algo, num_envs, terminate, 0
 
-    def iterate(self) -> None:
+    def iterate(self, progress: float = 0.0) -> None:
         obs = {"policy": torch.ones(self.n, 1)}
         for _ in range(self.algo.steps_per_iteration):
             self.t += 1
@@ -78,7 +78,7 @@ class Corridor:
             no = torch.zeros_like(end)
             flags = (end, no) if self.terminate else (no, end)
             self.algo.observe(obs, torch.ones(self.n), *flags, {"final_obs": obs})
-        self.algo.update(obs, 0.0)
+        self.algo.update(obs, progress)
 
     def value(self) -> float:
         obs = torch.ones(1, 1)
@@ -115,6 +115,19 @@ def test_adaptive_learning_rate_follows_the_divergence():
     assert algo.learning_rate == pytest.approx(start)
 
 
+@pytest.mark.parametrize(
+    ("decay_from", "expected"), [(0.0, [1.0, 0.75, 0.5, 0.25, 0.0]), (0.5, [1.0, 1.0, 1.0, 0.5, 0.0])]
+)
+def test_the_rate_falls_linearly_from_a_part_of_the_training_on(decay_from, expected):
+    cfg = PPOCfg(horizon=4, hidden=(8,), learning_rate=1e-3, decay_from=decay_from)
+    algo = PPO(cfg, spec(policy=1), 4, torch.device("cpu"), torch.Generator().manual_seed(0))
+    world, rates = Corridor(algo, 4, terminate=False), []
+    for progress in (0.0, 0.25, 0.5, 0.75, 1.0):
+        world.iterate(progress)
+        rates.append(algo.learning_rate / 1e-3)
+    assert rates == pytest.approx(expected)
+
+
 class Late:
     """A pool that begins when its result is asked for: after the policy has learnt."""
 
@@ -137,7 +150,16 @@ def test_an_adaptive_rate_reaches_the_critic_at_the_next_update_whichever_thread
 NAN = float("nan")
 POSITIVE = ("learning_rate", "clip", "initial_std", "min_std", "max_grad_norm", "desired_kl")
 BAD = [(name, value) for name in POSITIVE for value in (0.0, -1.0, NAN, float("inf"))]
-BAD += [("schedule", "cosine"), ("gamma", 1.5), ("lam", NAN), ("entropy", NAN), ("horizon", 0), ("hidden", (64, 0))]
+BAD += [
+    ("schedule", "cosine"),
+    ("gamma", 1.5),
+    ("lam", NAN),
+    ("decay_from", 1.0),
+    ("decay_from", NAN),
+    ("entropy", NAN),
+    ("horizon", 0),
+    ("hidden", (64, 0)),
+]
 BAD += [("activation", "rleu")]
 
 
