@@ -70,18 +70,19 @@ class Display:
         if self._bar is not None:
             self._bar.stop()
 
-    def update(self, done: int, figures: dict[str, float]) -> None:
-        self.done = done
+    def update(self, done: int, figures: dict[str, float], total: int = 0) -> None:
+        """`total`: where it is known better now, of work that ends by the clock."""
+        self.done, self.total = done, total or self.total
         text = "  ".join(f"{k} {v:.3g}" for k, v in figures.items())
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, figures=text)
+            self._bar.update(self._task, total=self.total, completed=done, figures=text)
             return
         now = time.monotonic()
         if now - self._last >= self.every_s or done >= self.total:
             self._last = now
             rate = (done - self._first) / max(now - self._start, 1e-9)
-            left = max(0, self.total - done) / max(rate, 1e-9)
-            log.info("%s %d/%d  %.0f/s  %.0f s left  %s", self.title, done, self.total, rate, left, text)
+            left = f"{max(0, self.total - done) / rate:.0f} s left" if rate else "no end in sight yet"
+            log.info("%s %d/%d  %.0f/s  %s  %s", self.title, done, self.total, rate, left, text)
 
 
 def _rich_bar() -> Any:

@@ -89,7 +89,7 @@ class Trainer:
                     figures = self._iterate()
                     writer.write(self.counters.env_steps, figures)
                     shown = {k: figures[f"episode/{k}"] for k in ("success", "return") if f"episode/{k}" in figures}
-                    display.update(self.counters.env_steps, shown)
+                    display.update(self.counters.env_steps, shown, round(self.counters.env_steps / self.progress))
                     self._maybe_save()
                 self.save()
         finally:

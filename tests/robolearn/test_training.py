@@ -83,12 +83,15 @@ def test_short_episodes_are_never_longer_than_the_tasks(seconds, periods):
     assert env.episode_limit_buf.tolist() == [periods, periods, 500, 500]
 
 
-def test_a_time_limit_ends_the_training_and_its_schedule(tmp_path):
+def test_a_time_limit_ends_the_training_and_its_schedule(tmp_path, caplog):
+    caplog.set_level("INFO", "robolearn")
     words = [*SMALL, f"run_dir={tmp_path / 'run'}", "total_steps=1000000000", "time_limit_s=4"]
     assert train.main(words, time.monotonic()) == 0  # this process is old
     last = read_metrics(tmp_path / "run")[-1]
     assert 4.0 <= last["time/seconds"] < 15.0 and last["step"] < 1e6
     assert last["learn/learning_rate"] < 1e-3  # 2e-3 at the start, falling with the time
+    shown = [r.getMessage() for r in caplog.records if r.getMessage().startswith("train ")]
+    assert shown[-1].startswith(f"train {last['step']}/{last['step']} ") and "  0 s left" in shown[-1]
 
 
 def test_the_same_seed_gives_the_same_policy_and_another_does_not(tmp_path):
