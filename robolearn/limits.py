@@ -3,6 +3,13 @@
 Each limit bounds the velocity with which the target may move in this period; the bounds are intersected in the order
 jerk, acceleration, velocity, position, the later one winning where they conflict. The result is a clamp, so it can
 only tighten, and filtering a filtered target changes nothing.
+
+What bounds the tool or the posture is not a box in the joints' velocities. There the choice is how far to go from the
+velocity that brakes to the one that is wanted (`limit_share`): both are within the joints' bounds, and so is
+everything between them. A step is let through if from where it leads the arm can still stop inside every limit
+(`brake_path`): by induction, braking is then always allowed.
+
+Arrays are tensors or NumPy arrays (robolearn.arrays).
 """
 
 from __future__ import annotations
@@ -12,18 +19,22 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from robolearn.arrays import Array, like, namespace
 from robolearn.spec import RobotSpec
+
+_TIGHT = 1e-4  # share of the velocity limit below which a difference is rounding, not a clip
+_CHASE = 0.8  # share of the acceleration limit that a chase counts on: the jerk limit takes its time too
 
 
 @dataclass(frozen=True)
 class JointLimits:
-    """Tensors (J,): rad or m and their time derivatives."""
+    """Arrays (J,): rad or m and their time derivatives."""
 
-    lower: Tensor
-    upper: Tensor
-    velocity: Tensor
-    acceleration: Tensor
-    jerk: Tensor
+    lower: Array
+    upper: Array
+    velocity: Array
+    acceleration: Array
+    jerk: Array
 
     @classmethod
     def of(cls, spec: RobotSpec, joints: tuple[str, ...], device: torch.device | str = "cpu") -> JointLimits:
@@ -41,14 +52,19 @@ class JointLimits:
 class TargetState:
     """The last target that was let through, with its velocity and acceleration, each (B, J)."""
 
-    position: Tensor
-    velocity: Tensor
-    acceleration: Tensor
+    position: Array
+    velocity: Array
+    acceleration: Array
 
     @classmethod
-    def at(cls, position: Tensor) -> TargetState:
+    def at(cls, position: Array) -> TargetState:
         """At rest at `position`."""
-        return cls(position.clone(), torch.zeros_like(position), torch.zeros_like(position))
+        zeros = namespace(position).zeros_like
+        return cls(position + zeros(position), zeros(position), zeros(position))
+
+    def moved(self, velocity: Array, dt: float) -> TargetState:
+        """One period later, at this velocity."""
+        return TargetState(self.position + velocity * dt, velocity, (velocity - self.velocity) / dt)
 
     def reset(self, mask: Tensor, position: Tensor) -> None:
         """Put the environments in mask (B,) to rest at position (B, J)."""
@@ -57,32 +73,123 @@ class TargetState:
         self.velocity, self.acceleration = self.velocity * keep, self.acceleration * keep
 
 
-def limit_target(target: Tensor, last: TargetState, limits: JointLimits, dt: float) -> tuple[TargetState, Tensor]:
+# --- joints --------------------------------------------------------------------------------------------------
+
+
+def limit_target(target: Array, last: TargetState, limits: JointLimits, dt: float) -> tuple[TargetState, Array]:
     """The nearest allowed target and which entries (B, J) were clipped. NaN targets hold the last position."""
-    finite = torch.isfinite(target)
-    wanted = torch.where(finite, (target - last.position) / dt, torch.zeros_like(target))
-    low, high = _velocity_bounds(last, limits, dt)
-    velocity = wanted.clamp(low, high)
-    clipped = ((velocity - wanted).abs() > 1e-4 * limits.velocity) | ~finite
-    state = TargetState(last.position + velocity * dt, velocity, (velocity - last.velocity) / dt)
-    return state, clipped
+    xp = namespace(target)
+    finite = xp.isfinite(target)
+    wanted = xp.where(finite, (target - last.position) / dt, 0.0)
+    low, high = velocity_bounds(last, limits, dt)
+    velocity = wanted.clip(low, high)
+    return last.moved(velocity, dt), is_clipped(wanted, velocity, limits) | ~finite
 
 
-def _velocity_bounds(last: TargetState, limits: JointLimits, dt: float) -> tuple[Tensor, Tensor]:
+def is_clipped(wanted: Array, velocity: Array, limits: JointLimits) -> Array:
+    """Where two velocities (B, J) differ by more than rounding."""
+    return abs(velocity - wanted) > _TIGHT * limits.velocity
+
+
+def velocity_bounds(last: TargetState, limits: JointLimits, dt: float) -> tuple[Array, Array]:
+    """Least and largest velocity (B, J) of this period. Zero, clipped to them, brakes as hard as is allowed."""
     most, jerk = limits.acceleration, limits.jerk * dt
-    accel_low = (last.acceleration - jerk).clamp(-most, most)
-    accel_high = (last.acceleration + jerk).clamp(-most, most)
-    room = torch.stack((limits.upper - last.position, last.position - limits.lower))
+    stack = namespace(most).stack
+    acceleration = stack((last.acceleration - jerk, last.acceleration + jerk)).clip(-most, most)
+    room = stack((limits.upper - last.position, last.position - limits.lower))
     upper, towards_lower = _approach_velocity(room, limits, dt)
-    lower = -towards_lower
-    low = torch.add(last.velocity, accel_low, alpha=dt).clamp(lower, upper)
-    high = torch.add(last.velocity, accel_high, alpha=dt).clamp(lower, upper)
+    low, high = (last.velocity + acceleration * dt).clip(-towards_lower, upper)
     return low, high
 
 
-def _approach_velocity(distance: Tensor, limits: JointLimits, dt: float) -> Tensor:
-    """Largest velocity towards a position limit from which braking, a period at a time, stops before it:
-    v dt + v^2 / (2 a) = d. Beyond the limit (d < 0) it is the velocity back inside."""
-    accel, fastest = limits.acceleration, limits.velocity
-    inside = accel * (torch.sqrt(dt**2 + distance.clamp_min(0.0) * (2.0 / accel)) - dt)
-    return torch.where(distance < 0.0, distance / dt, inside).clamp(-fastest, fastest)
+def _approach_velocity(distance: Array, limits: JointLimits, dt: float) -> Array:
+    """Largest velocity towards a position limit from which braking stops before it. Beyond the limit (d < 0) it is
+    the velocity back inside."""
+    inside = _stopping_velocity(distance.clip(0.0), limits.acceleration, dt)
+    fastest = limits.velocity
+    return namespace(distance).where(distance < 0.0, distance / dt, inside).clip(-fastest, fastest)
+
+
+def _stopping_velocity(distance: Array, deceleration: Array, dt: float) -> Array:
+    """From which braking, a period at a time, stops within a distance >= 0: v dt + v^2 / (2 a) = d."""
+    return deceleration * (namespace(distance).sqrt(dt**2 + distance * (2.0 / deceleration)) - dt)
+
+
+def chase(target: Array, rate: Array, last: TargetState, limits: JointLimits, dt: float) -> Array:
+    """Velocity (B, J) of the fastest way onto a target (B, J) that moves at `rate` (B, J), without overshoot.
+
+    Going straight at a target as fast as the limits allow runs past it, and back, without end.
+    """
+    gap = target - rate * dt - last.position
+    closing = _stopping_velocity(abs(gap), _CHASE * limits.acceleration, dt)
+    return rate + namespace(gap).copysign(closing, gap)
+
+
+def follow_bounds(last: TargetState, measured: Array, error: Array, limits: JointLimits, dt: float,
+                  ) -> tuple[Array, Array]:  # fmt: skip
+    """Least and largest velocity (B, J) that keep the target within `error` (J,) of the measured position (B, J). From
+    further away it comes back at the velocity limit, whatever acceleration that takes: the arm is blocked or pushed.
+    """
+    fastest = limits.velocity
+    lowest = (measured - error).clip(limits.lower, limits.upper)
+    highest = (measured + error).clip(limits.lower, limits.upper)
+    low = ((lowest - last.position) / dt).clip(-fastest, fastest)
+    return low, ((highest - last.position) / dt).clip(-fastest, fastest)
+
+
+# --- tool and posture ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ToolLimits:
+    """Of the tool, in the base frame."""
+
+    lower: Array
+    """(3,) m: the workspace is a box."""
+    upper: Array
+    speed_mps: float
+    rotation_radps: float
+
+
+def box_room(position: Array, limits: ToolLimits) -> Array:
+    """(B, 6) m from the box's lower and upper faces to positions (B, 3); negative outside."""
+    both = (position - limits.lower, limits.upper - position)
+    return namespace(position).concatenate(both, -1)
+
+
+def tool_speed(before: Array, after: Array, dt: float) -> tuple[Array, Array]:
+    """Speed (m/s) and rotation (rad/s), each (B,), from frame to frame (B, 3 or 4, 4)."""
+    xp = namespace(after)
+    change = after[:, :3] - before[:, :3]
+    square = change * change
+    chord = xp.sqrt(square[:, :, :3].sum((1, 2)) / 8.0)  # |R - R'| = sqrt(8) sin(angle / 2)
+    return xp.sqrt(square[:, :, 3].sum(1)) / dt, 2.0 * xp.arcsin(chord.clip(0.0, 1.0)) / dt
+
+
+def speed_share(braking: Array, wanted: Array, limit: float) -> Array:
+    """How far (B,) one may go from a braking to a wanted velocity, with these speeds (B,), within a limit. The speed
+    between them is at most the line between the two: it is a norm of what moves along a line."""
+    xp = namespace(wanted)
+    excess = wanted - limit
+    share = ((limit - braking) / (wanted - braking + (excess <= 0.0))).clip(0.0, 1.0)
+    return xp.where(excess > 0.0, share, like(1.0, wanted))
+
+
+def between(braking: Array, wanted: Array, share: Array) -> Array:
+    """The velocity at shares (...,) of the way from braking to wanted, each (B, J): (..., B, J)."""
+    return braking + share[..., None] * (wanted - braking)
+
+
+def brake_path(last: TargetState, limits: JointLimits, dt: float, samples: int) -> Array:
+    """Positions (samples, B, J) on the way to a standstill, the first and the last included, if the braking starts
+    now. Each joint brakes on its own, after the time that the jerk limit takes to turn its acceleration around."""
+    xp = namespace(last.position)
+    most = limits.acceleration
+    delay = dt + 2.0 * most / limits.jerk
+    speed = abs(last.velocity) + (0.25 * delay + dt) * abs(last.acceleration)
+    braking = speed / most
+    share = like([i / (samples - 1) for i in range(samples)], last.position)[:, None, None]
+    time = share * xp.amax(delay + braking, -1)[:, None]
+    slow = xp.minimum((time - delay).clip(0.0), braking)
+    travel = speed * xp.minimum(time, delay) + slow * (speed - 0.5 * most * slow)
+    return last.position + xp.sign(last.velocity) * travel

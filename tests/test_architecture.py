@@ -20,7 +20,7 @@ FILES_PER_RULE = 400, 60  # lines of a file, lines of a function
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "paths", "optional"),
     ("registry", "config"),
-    ("rotations",),
+    ("arrays", "rotations"),
     ("spec",),
     ("robots", "kinematics"),
     ("state", "limits", "trajectories"),
