@@ -8,9 +8,11 @@ import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from robolearn.arrays import Array, like, namespace
 from robolearn.paths import resolve
 from robolearn.rotations import from_rpy, matrix_to_quat, quat_to_matrix
 from robolearn.spec import columns
@@ -176,6 +178,60 @@ def damped_ik(jacobian: Tensor, delta: Tensor, damping: float) -> Tensor:
     gram = jacobian @ jacobian.transpose(1, 2)
     gram = gram + damping**2 * torch.eye(6, device=gram.device)
     return (jacobian.transpose(1, 2) @ torch.linalg.solve(gram, delta[..., None])).squeeze(-1)
+
+
+class Tree:
+    """Frames of a URDF's links in the root's frame, branches included, on tensors or NumPy arrays.
+
+    Moves the joints named; the others stand at `rest` (0 where it has none). Beside `Chain` this is for every link of
+    few postures: plain products of matrices, batch first.
+    """
+
+    def __init__(self, urdf: str, joint_names: tuple[str, ...], rest: dict[str, float], example: Array):
+        self.root, joints = read_joints(resolve(urdf))
+        self._places: dict[str, tuple[int, Tensor]] = {self.root: (0, torch.eye(4, dtype=torch.float64))}
+        self._parents: list[int] = []
+        order, constants = [], []
+        for joint in joints:
+            frame, offset = self._places[joint.parent]
+            turn = _z_onto(joint.axis if joint.kind in MOVABLE else (0.0, 0.0, 1.0))
+            parts = _constants(offset @ _origin(joint) @ turn, joint.kind)
+            if joint.name in joint_names:
+                order.append(joint_names.index(joint.name))
+                constants.append(torch.stack(parts).flatten(1))
+                self._parents.append(frame)
+                frame, offset = len(self._parents), turn.T
+            else:
+                stands = _features(torch.tensor(rest.get(joint.name, 0.0), dtype=torch.float64))
+                offset = torch.tensordot(stands, torch.stack(parts), 1) @ turn.T
+            self._places[joint.child] = (frame, offset)
+        missing = set(joint_names) - {j.name for j in joints if j.kind in MOVABLE}
+        if missing:
+            raise ValueError(f"{urdf} has no joints {sorted(missing)} that move")
+        self._order = order
+        self._constants = like(torch.stack(constants).numpy(), example)  # (n, 4, 16)
+
+    def place(self, link: str) -> tuple[int, Tensor]:
+        """The moving frame that carries a link, and the link's pose in it (4, 4)."""
+        if link not in self._places:
+            raise ValueError(f"no link '{link}'; the robot has {', '.join(self._places)}")
+        return self._places[link]
+
+    def frames(self, joint_pos: Array) -> Array:
+        """(n + 1, B, 4, 4): the root, then what each joint moves, from joint_pos (B, n) over `joint_names`."""
+        q = joint_pos.T[self._order]
+        local = (_features(q) @ self._constants).reshape(*q.shape, 4, 4)
+        xp = namespace(joint_pos)
+        frames = [xp.zeros_like(local[0]) + like(np.eye(4), joint_pos)]
+        for parent, moved in zip(self._parents, local, strict=True):
+            frames.append(frames[parent] @ moved)
+        return xp.stack(frames)
+
+
+def _features(q: Array) -> Array:
+    """1, sin q, 1 - cos q and q (..., 4): what a joint's transform is linear in."""
+    xp = namespace(q)
+    return xp.stack((xp.ones_like(q), xp.sin(q), 1.0 - xp.cos(q), q), -1)
 
 
 def _path_to(tip: str, root: str, joints: list[Joint]) -> list[Joint]:
