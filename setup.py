@@ -92,11 +92,19 @@ setup(
     install_requires=[
         "hydra-core>=1.3",
         "numpy",
+        "pyyaml",
         "rich",
         "safetensors",
         "tensorboard",
         "torch>=2.6",
     ],
     extras_require=EXTRAS,
-    entry_points={"console_scripts": ["robolearn = robolearn.cli.main:main"]},
+    entry_points={
+        "console_scripts": [
+            "robolearn = robolearn.cli.main:main",
+            "guard_node = real.nodes.guard:main",
+            "policy_node = real.nodes.policy:main",
+            "twin_node = real.nodes.twin:main",
+        ]
+    },
 )

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from robolearn import cli
-from robolearn.errors import UserError
+from robolearn.errors import ConfigError, UserError, unknown
 
 USAGE = """usage: robolearn COMMAND [key=value ...]
 
@@ -60,13 +60,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(command: str, argv: list[str]) -> int:
     try:
-        from robolearn.config import ConfigError, unknown
-
         if command not in commands():
             raise ConfigError(unknown("command", command, commands()))
         module = importlib.import_module(f"robolearn.cli.{command}")
-        if {"-h", "--help"} & set(argv):
-            print(module.help_text())
+        rest = [word for word in argv if word not in ("-h", "--help")]
+        if len(rest) < len(argv):
+            print(module.help_for(rest) if hasattr(module, "help_for") else module.help_text())
             return 0
         return int(module.main(argv) or 0)
     except UserError as error:
