@@ -61,8 +61,8 @@ class Row:
         return TASKS.get(self.task, {"": ()})
 
 
-def flight(task: str, name: str = "", training: tuple[str, ...] = (), threshold: float = 0.985) -> Row:
-    return Row(f"{task}_ppo", training, name, 5, 8192, 128, threshold, task)
+def flight(task: str, name: str = "", training: tuple[str, ...] = (), threshold: float = 0.985, seeds: int = 3) -> Row:
+    return Row(f"{task}_ppo", training, name, seeds, 8192, 128, threshold, task)
 
 
 RPM = "crazyflie_hover_rpm"
@@ -71,8 +71,8 @@ ROWS = (
     Row("franka_reach_ee_ppo"),
     Row("cartpole_ppo"),
     Row("franka_lift_ppo", seeds=3, threshold=0.90),
-    flight(RPM, f"{RPM} 40 s", ("total_steps=1_000_000_000", "time_limit_s=40")),
-    flight(RPM, f"{RPM} 90 s", ("total_steps=1_000_000_000", "time_limit_s=90"), 0.990),
+    flight(RPM, f"{RPM} 40 s", ("total_steps=1_000_000_000", "time_limit_s=40"), seeds=5),
+    flight(RPM, f"{RPM} 90 s", ("total_steps=1_000_000_000", "time_limit_s=90"), 0.990, seeds=5),
     flight("crazyflie_hover"),
     flight("crazyflie_track"),
 )
