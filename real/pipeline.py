@@ -1,0 +1,93 @@
+"""What SimEnv does around the physics, for one real robot: its state in, the policy's observation out; an action in,
+set-points out. The same terms, memory and limits as in training; no ROS, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from robolearn.actions import Command, Commander
+from robolearn.env import Obs
+from robolearn.kinematics import Chain
+from robolearn.observation import ObservationMemory, ObservationTerms
+from robolearn.spec import ObservationSpec, PolicySpec, RobotSpec, TermSpec
+from robolearn.state import RobotState, SceneState
+
+GROUP = "policy"
+"""All that a robot observes: what else there is, is for learners."""
+
+
+class Pipeline:
+    """Batch 1. `target` (1, J) are the set-points over all joints that were let through last."""
+
+    def __init__(self, spec: PolicySpec, robot: RobotSpec):
+        """Raises ValueError for a policy that needs what only a simulator knows."""
+        seen = spec.observation
+        if seen.privileged(GROUP):
+            raise ValueError(f"the policy needs privileged observations {seen.privileged(GROUP)}: no robot has them")
+        self.spec, self.robot, self.dt = spec, robot, 1.0 / spec.rate_hz
+        self.observation = ObservationSpec(
+            {GROUP: seen.terms(GROUP)}, {g: n for g, n in seen.history.items() if g == GROUP}
+        )
+        self.terms = ObservationTerms(self.observation, "cpu")
+        self.memory = ObservationMemory(self.observation, 1, "cpu", self.dt)
+        self.commander = Commander(spec.action, robot, 1, self.dt, "cpu")
+        self.chain = None if robot.quadrotor else Chain(robot.urdf, robot.ee_link, robot.joint_names)
+        self._driven = [robot.joint_names.index(n) for n in self.commander.joints]
+        self._everyone = torch.ones(1, dtype=torch.bool)
+        self.target = torch.tensor([robot.default_joint_pos])
+        self.action = self.commander.rest[None]
+        self._checked = False
+
+    def reset(self, target: Tensor) -> None:
+        """An episode starts at rest at set-points `target` (J,), as the robot stands."""
+        self.target = target[None].clone()
+        self.commander.reset(self._everyone, self.target[:, self._driven])
+        self.memory.reset(self._everyone)
+        self.action = self.commander.rest[None]
+
+    def state(self, stamp_s: float, position: Tensor, velocity: Tensor, effort: Tensor) -> RobotState:
+        """Of measured joints, each (J,), in the order of the robot's joint names; the base is the world."""
+        pose = torch.tensor([[0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]])
+        return RobotState(
+            torch.tensor([stamp_s], dtype=torch.float64), position[None], velocity[None], effort[None], self.target,
+            pose, torch.zeros(1, 6), self.chain,
+        )  # fmt: skip
+
+    def observe(self, robot: RobotState, scene: SceneState) -> Obs:
+        """The policy's observation; call it once a period, for memory counts periods."""
+        frames = self.terms.frames(robot, scene, self.action)
+        if not self._checked:
+            self.terms.check(frames)
+            self._checked = True
+        return self.memory.push(frames)
+
+    def command(self, action: Tensor) -> Command:
+        """One period's set-points for action (1, A), through the limits."""
+        command = self.commander(action)
+        self.action = command.applied_action
+        self.target = self.target.index_copy(1, torch.tensor(self._driven), command.target)
+        return command
+
+    @property
+    def joints(self) -> tuple[str, ...]:
+        """Those that `command` moves."""
+        return self.commander.joints
+
+
+def commands_of(spec: ObservationSpec) -> tuple[str, ...]:
+    """Names of the goals that a policy reads, which somebody has to set."""
+    return _named(
+        spec, lambda t: t.params.get("command") or (t.params.get("name") if t.function == "command" else None)
+    )
+
+
+def objects_of(spec: ObservationSpec) -> tuple[str, ...]:
+    """Names of the objects whose pose a policy reads, which somebody has to see."""
+    return _named(spec, lambda t: t.params.get("name") if t.function.startswith(("object_", "height_")) else None)
+
+
+def _named(spec: ObservationSpec, name: Callable[[TermSpec], str | None]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(n for t in spec.terms(GROUP) if (n := name(t))))

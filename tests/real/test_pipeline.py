@@ -1,0 +1,60 @@
+"""A robot's pipeline is the simulator's: the same states and actions give the same observations and set-points."""
+
+import pytest
+import torch
+
+from real.pipeline import Pipeline, commands_of, objects_of
+from robolearn import config
+from robolearn.cli import _world
+from robolearn.spec import Field, ObservationSpec, PolicySpec, TermSpec
+from sim.env import SimEnv
+from sim.randomize import RandomizeCfg
+
+pytest.importorskip("mujoco", reason="MuJoCo is not installed (extra mujoco)")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _known():
+    _world.discover()
+
+
+def world(task: str, **settings) -> SimEnv:
+    """One copy, nothing random on what is sensed."""
+    cfg = config.entry("task", task).config(randomize=RandomizeCfg(), **settings)
+    return SimEnv(cfg, config.entry("backend", "mujoco").config(), 1)
+
+
+@pytest.mark.parametrize(
+    ("task", "action"),
+    [("franka_reach", "joint_position_delta"), ("franka_reach", "ee_delta"), ("franka_lift", "ee_delta")],
+)
+def test_observations_and_set_points_are_those_of_the_simulator(task, action):
+    env = world(task, action=action)
+    pipeline = Pipeline(env.policy_spec(), env.robot)
+    obs, _ = env.reset(seed=3)
+    robot, scene = env._states()
+    pipeline.reset(robot.joint_target[0])
+    for k in range(25):
+        seen = pipeline.state(0.0, robot.joint_pos[0], robot.joint_vel[0], robot.joint_effort[0])
+        assert torch.equal(pipeline.observe(seen, scene)["policy"], obs["policy"])
+        act = torch.rand(1, env.action_spec.dim, generator=torch.Generator().manual_seed(k)) * 2 - 1
+        command = pipeline.command(act)
+        obs, _, _, _, extras = env.step(act)
+        assert torch.equal(command.applied_action, extras["applied_action"])
+        assert torch.equal(pipeline.target, env._target)
+        robot, scene = env._states()
+    env.close()
+
+
+def test_goals_and_objects_are_named():
+    spec = world("franka_lift").observation_spec
+    assert commands_of(spec) == ("height",) and objects_of(spec) == ("cube",)
+    assert commands_of(world("franka_reach").observation_spec) == ("goal",)
+
+
+def test_what_only_a_simulator_knows_is_refused():
+    env = world("franka_reach")
+    secret = TermSpec(Field("joint_effort", (9,)), "joint_effort", {"joints": list(range(9))}, privileged=True)
+    spec = PolicySpec("franka", 20.0, ObservationSpec({"policy": (secret,)}), env.action_spec)
+    with pytest.raises(ValueError, match="joint_effort"):
+        Pipeline(spec, env.robot)
