@@ -18,6 +18,11 @@ from robolearn.paths import resolve, share_dir
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("robolearn", "sim", "real")
 SHARED = ("launch", "configs")
+LAUNCH = """launch:
+  - executable: {cmd: echo share $(find-pkg-share robolearn)}
+  - executable: {cmd: $(exec-in-pkg robolearn robolearn) --version}
+  - executable: {cmd: ls $(exec-in-pkg guard_node robolearn) $(find-pkg-share robolearn)/launch}
+"""
 WHERE = "import robolearn, sim, real; from robolearn.paths import share_dir; print(share_dir())"
 
 
@@ -102,6 +107,20 @@ def test_wheel_runs_in_an_empty_environment(robot_computer: Path, tmp_path: Path
     assert "train" in run(robot_computer / "robolearn", "--help", cwd=tmp_path)
 
 
+def launched(tmp_path: Path) -> Path:
+    path = tmp_path / "places.launch.yaml"
+    path.write_text(LAUNCH)
+    return path
+
+
+def test_wheel_launches_with_its_own_files(robot_computer: Path, tmp_path: Path) -> None:
+    said = run(robot_computer / "robolearn", "launch", launched(tmp_path), cwd=tmp_path)
+    assert f"[echo] share {robot_computer.parent}/share/robolearn\n" in said
+    assert f"[robolearn] {robolearn.__version__}\n" in said
+    assert f"[ls] {robot_computer}/guard_node\n" in said
+    assert "[ls] deploy.launch.yaml\n" in said
+
+
 @pytest.mark.parametrize("what", ["tasks", "algos", "robots", "backends", "experiments"])
 def test_lists_need_no_simulator(robot_computer: Path, tmp_path: Path, what: str) -> None:
     run(
@@ -132,6 +151,10 @@ def test_colcon_workspace_runs(source: Path, tmp_path: Path, linked: bool) -> No
     share = sourced(f"{sys.executable} -c '{WHERE}'").strip()
     assert Path(share) == (package if linked else prefix / "share/robolearn")
     assert sourced(f"{prefix}/lib/robolearn/robolearn list experiments").strip()
+    said = sourced(f"{prefix}/lib/robolearn/robolearn launch {launched(tmp_path)}")
+    assert f"[echo] share {prefix}/share/robolearn\n" in said
+    assert f"[robolearn] {robolearn.__version__}\n" in said
+    assert f"[ls] {prefix}/lib/robolearn/guard_node\n" in said
 
 
 def test_import_loads_nothing_heavy() -> None:
