@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,11 +72,14 @@ class Folder:
         return done.returncode, done.stdout.decode()
 
     @contextlib.contextmanager
-    def started(self, *entries: str, stdout: int = subprocess.PIPE) -> Iterator[subprocess.Popen[bytes]]:
-        process = subprocess.Popen([*LAUNCH, self.file(*entries)], stdout=stdout, stderr=subprocess.STDOUT)
+    def started(self, *entries: str) -> Iterator[subprocess.Popen[bytes]]:
+        process = subprocess.Popen([*LAUNCH, self.file(*entries)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        patience = threading.Timer(PATIENCE_S, process.kill)  # whoever reads its output then learns the end
+        patience.start()
         try:
             yield process
         finally:
+            patience.cancel()
             process.kill()
             process.wait()
 
