@@ -27,6 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("observation", "actions", "env", "nets"),
     ("policies",),
     ("bundle", "export", "data"),
+    ("runs",),
     ("rewards", "vlm"),
     ("algos",),
     ("loops", "hil", "distributed"),

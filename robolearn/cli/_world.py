@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from sim.env import SimEnv
 
 PACKAGES = ("robolearn.robots", "robolearn.algos", "sim.tasks", "sim.backends")
-RUNS = Path("runs")
 
 
 def discover() -> None:
@@ -55,19 +54,6 @@ def backend_config(name: str, fallback: Any) -> Any:
     return cls()
 
 
-def find_run(run: str) -> Path:
-    """A run's folder: a path, or `last` for the newest under runs/. ConfigError with the nearest ones otherwise."""
-    known = sorted(RUNS.glob("*/*/config.yaml"), key=lambda p: p.stat().st_mtime)
-    if run == "last":
-        if not known:
-            raise ConfigError(f"there is no run under {RUNS.resolve()} yet; train one first")
-        return known[-1].parent
-    path = Path(run)
-    if (path / "config.yaml").is_file():
-        return path
-    raise ConfigError(config.unknown("run", run, ["last", *(str(p.parent) for p in known[-10:])]))
-
-
 def score(policy: Any, task: Any, backend: Any, episodes: int, seed: int, device: str = "auto",
           trace_dir: Path | None = None) -> dict[str, Any]:  # fmt: skip
     """Scores of a policy on fresh environments."""
@@ -101,19 +87,6 @@ def require_fit(policy: Policy, env: SimEnv) -> None:
         raise ConfigError("the policy does not fit this environment (policy != here): " + "; ".join(found))
 
 
-def load_bundle(run: str) -> tuple[Path, Bundle]:
-    """The folder of a run with its bundle, or a bundle's own path (a folder or a .zip) and the bundle."""
-    from robolearn import bundle
-
-    path = Path(run)
-    if (path / bundle.ABOUT).is_file() or (path.suffix == ".zip" and path.is_file()):
-        return path, bundle.load(path)
-    folder = find_run(run)
-    if not (folder / "bundle").exists():
-        raise ConfigError(f"{folder} has no bundle, its training is not finished: robolearn train resume={folder}")
-    return folder, bundle.load(folder / "bundle")
-
-
 def beside(path: Path) -> Path:
     """Where files about a run or bundle go: into its folder, or beside a .zip."""
     return path if path.is_dir() else path.parent
@@ -122,9 +95,10 @@ def beside(path: Path) -> Path:
 def load_run(run: str, backend: str = "", overrides: Sequence[str] = ()) -> tuple[Path, Any, Bundle]:
     """A run's folder (or a bundle's path), its configuration (with another engine if one is named, and with
     `task.key=value` overrides) and its bundle."""
+    from robolearn import runs
     from robolearn.cli.train import TrainCfg
 
-    path, packed = load_bundle(run)
+    path, packed = runs.load_bundle(run)
     stored = path / "config.yaml"
     if stored.is_file():
         cfg = config.reload(TrainCfg, stored, overrides)

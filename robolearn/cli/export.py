@@ -34,9 +34,9 @@ def help_text() -> str:
 def main(argv: list[str]) -> int:
     options = config.parse(ExportCfg, argv)
     _options.check_choices(options)
-    from robolearn import bundle, export
+    from robolearn import bundle, export, runs
 
-    source, packed = _world.load_bundle(options.run)
+    source, packed = runs.load_bundle(options.run)
     suffix = (export.SUFFIXES | {"bundle": ".zip"})[options.format]
     path = Path(options.out) if options.out else _world.beside(source) / f"policy{suffix}"
     if not path.absolute().parent.is_dir():

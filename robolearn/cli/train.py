@@ -85,7 +85,9 @@ def main(argv: list[str], started: float | None = None) -> int:
     resume = [w.partition("=")[2] for w in argv if w.startswith("resume=")]
     overrides = [w for w in argv if not w.startswith("resume=")]
     if resume:
-        folder = _world.find_run(resume[-1])
+        from robolearn import runs
+
+        folder = runs.find_run(resume[-1])
         cfg = config.reload(TrainCfg, folder / "config.yaml", overrides)
     else:
         cfg = config.load(TrainCfg, overrides)
@@ -116,10 +118,12 @@ def _exclusive(folder: Path) -> Iterator[None]:
 
 
 def _new_folder(cfg: TrainCfg, overrides: list[str]) -> Path:
+    from robolearn import runs
+
     chosen = [w.partition("=")[2] for w in overrides if w.startswith("experiment=")]
     name = cfg.run_name or (chosen[-1] if chosen else f"{cfg.task.name}_{cfg.algo.name}")
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    folder = Path(cfg.run_dir) if cfg.run_dir else _world.RUNS / name / f"{stamp}_seed{cfg.seed}"
+    folder = Path(cfg.run_dir) if cfg.run_dir else runs.RUNS / name / f"{stamp}_seed{cfg.seed}"
     if (folder / "config.yaml").exists():
         raise ConfigError(f"{folder} holds a run already; continue it with resume={folder} or choose another run_dir")
     return folder
