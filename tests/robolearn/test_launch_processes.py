@@ -21,11 +21,11 @@ PATIENCE_S = 60.0
 
 STAYS = """
 import signal, sys, time
-heard = []
+heard, began = [], time.monotonic()
 signal.signal(signal.SIGINT, lambda *_: heard.append(1))
 open(sys.argv[0] + ".ready", "w").close()
 print("ready", flush=True)
-while not heard:
+while not heard and time.monotonic() < 120 + began:
     time.sleep(0.01)
 time.sleep(0.2)
 print("SIGINT", len(heard), flush=True)
@@ -41,7 +41,7 @@ import signal, sys, time
 for name in sys.argv[1:]:
     signal.signal(getattr(signal, name), lambda got, _: print("ignored", signal.Signals(got).name, flush=True))
 print("ready", flush=True)
-while True:
+for _ in range(12_000):  # two minutes, should nobody end it
     time.sleep(0.01)
 """
 
