@@ -46,8 +46,8 @@ clean:  ## remove what can be made again, the environment too
 	rm -rf $(VENV) .setup.log build dist demo *.egg-info .mypy_cache .pytest_cache .ruff_cache
 
 # The old stamp goes first: an interrupted set-up must not look complete.
-$(DEMO_READY): EXTRAS := mujoco,bullet,flight,report,export
-$(TEST_READY): EXTRAS := mujoco,bullet,flight,report,export,dev
+$(DEMO_READY): EXTRAS := mujoco,bullet,flight,report,export,ros
+$(TEST_READY): EXTRAS := mujoco,bullet,flight,report,export,ros,dev
 $(DEMO_READY) $(TEST_READY): $(SETUP_INPUTS)
 	@rm -f $(DEMO_READY) $(TEST_READY)
 	@tools/setup.sh install $(EXTRAS)

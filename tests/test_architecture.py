@@ -39,7 +39,7 @@ LAYER = {name: i for i, names in enumerate(LAYERS) for name in names}
 ALLOWED: dict[str, tuple[str, ...]] = {
     "hydra": ("robolearn/config.py",),
     "omegaconf": ("robolearn/config.py",),
-    "rclpy": ("real/*",),
+    **dict.fromkeys(("rclpy", "cyclonedds", "rosbags"), ("real/ros/*",)),
     "mujoco": (
         "sim/backends/mj*.py",
         "sim/backends/mujoco*.py",
@@ -227,6 +227,8 @@ VIOLATIONS = [
     (foreign_packages, "robolearn/spec.py", "import hydra"),
     (foreign_packages, "robolearn/cli/train.py", "from omegaconf import OmegaConf"),
     (foreign_packages, "robolearn/a.py", "import rclpy.node"),
+    (foreign_packages, "real/nodes/guard.py", "import rclpy"),
+    (foreign_packages, "real/nodes/guard.py", "from cyclonedds.core import Qos"),
     (foreign_packages, "sim/env.py", "import mujoco"),
     (foreign_packages, "sim/env.py", "mujoco = lazy('mujoco', extra='mujoco')"),
     (foreign_packages, "sim/env.py", "m = optional.load('mujoco.rollout', 'mujoco')"),
@@ -250,6 +252,7 @@ HARMLESS = [
     (arrows, "real/nodes/twin.py", "import sim.env"),
     (layers, "robolearn/bundle.py", "from robolearn.policies import gaussian"),
     (foreign_packages, "robolearn/config.py", "import hydra"),
+    (foreign_packages, "real/ros/dds.py", "from cyclonedds.core import Qos\nimport rosbags.typesys"),
     (foreign_packages, "sim/backends/mujoco.py", "mujoco = lazy('mujoco', extra='mujoco')"),
     (no_pickle, "robolearn/a.py", "json.load(f)"),
     (no_print, "robolearn/cli/a.py", "print('hello')"),

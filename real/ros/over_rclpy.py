@@ -1,0 +1,108 @@
+"""The same names from rclpy, where ROS 2 is installed."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from rclpy.action import ActionClient, ActionServer, CancelResponse, GoalResponse
+from rclpy.clock import Clock, ClockType
+from rclpy.duration import Duration
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node as _Node
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from rclpy.task import Future
+from rclpy.time import Time
+from rclpy.utilities import remove_ros_args as _remove_ros_args
+
+
+class Node(_Node):
+    """rclpy's, with timers on the steady clock."""
+
+    def create_timer(self, timer_period_sec: float, callback: Callable[[], object], **how: Any) -> Any:
+        steady = how.pop("clock", None) or Clock(clock_type=ClockType.STEADY_TIME)
+        return super().create_timer(timer_period_sec, callback, clock=steady, **how)
+
+
+def init(args: Sequence[str] | None = None) -> None:
+    """Join the domain. `args`: the command line, with or without `--ros-args`; sys.argv if not given."""
+    rclpy.init(args=None if args is None else list(args))
+
+
+def ok() -> bool:
+    return rclpy.ok()
+
+
+def shutdown() -> None:
+    """A second time, or before `init`, nothing happens."""
+    rclpy.try_shutdown()
+
+
+def spin(node: Node) -> None:
+    """Serve the node until SIGINT, SIGTERM or `shutdown`, then return; neither signal raises here."""
+    try:
+        rclpy.spin(node)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        rclpy.try_shutdown()
+
+
+def spin_once(node: Node, timeout_sec: float | None = None) -> None:
+    try:
+        rclpy.spin_once(node, timeout_sec=timeout_sec)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        rclpy.try_shutdown()
+
+
+def spin_until_future_complete(node: Node, future: Any, timeout_sec: float | None = None) -> None:
+    try:
+        rclpy.spin_until_future_complete(node, future, timeout_sec=timeout_sec)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        rclpy.try_shutdown()
+
+
+def remove_ros_args(args: Sequence[str] | None = None) -> list[str]:
+    return _remove_ros_args(sys.argv if args is None else args)
+
+
+def interface(name: str) -> Any:
+    """The class of `sensor_msgs/msg/JointState`, `std_srvs/srv/Trigger` or `pkg/action/Name`, from its package."""
+    package, kind, member = name.split("/")
+    return getattr(importlib.import_module(f"{package}.{kind}"), member)
+
+
+def register_interfaces(folder: str | Path) -> list[str]:
+    """Nothing to do: rclpy takes interfaces from installed packages only. Their names."""
+    return [f"{p.parent.parent.name}/{p.parent.name}/{p.stem}" for p in sorted(Path(folder).glob("*/*/*.*"))]
+
+
+__all__ = [
+    "ActionClient",
+    "ActionServer",
+    "CancelResponse",
+    "Clock",
+    "DurabilityPolicy",
+    "Duration",
+    "Future",
+    "GoalResponse",
+    "HistoryPolicy",
+    "Node",
+    "Parameter",
+    "QoSProfile",
+    "ReliabilityPolicy",
+    "Time",
+    "init",
+    "interface",
+    "ok",
+    "qos_profile_sensor_data",
+    "register_interfaces",
+    "remove_ros_args",
+    "shutdown",
+    "spin",
+    "spin_once",
+    "spin_until_future_complete",
+]  # fmt: skip

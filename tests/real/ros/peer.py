@@ -1,0 +1,81 @@
+"""The other process of a test: `python peer.py ROLE ...`."""
+
+import ctypes as ct
+import os
+import random
+import signal
+import sys
+import time
+
+from real import ros
+
+
+def talker(topic: str, period_s: str) -> None:
+    """Publishes "0", "1", ... until it is stopped."""
+    String = ros.interface("std_msgs/msg/String")
+    node = ros.Node("talker")
+    publisher, count = node.create_publisher(String, topic, 10), iter(range(10**9))
+    node.create_timer(float(period_s), lambda: publisher.publish(String(data=str(next(count)))))
+    print("ready", flush=True)
+    ros.spin(node)
+
+
+def echo(type_name: str) -> None:
+    """Publishes on `back` what comes on `there`."""
+    node = ros.Node("echo")
+    publisher = node.create_publisher(ros.interface(type_name), "back", 10)
+    node.create_subscription(ros.interface(type_name), "there", publisher.publish, 10)
+    print("ready", flush=True)
+    ros.spin(node)
+
+
+def listener(topic: str, type_name: str) -> None:
+    """A reliable reader that can be stopped or killed."""
+    node = ros.Node("listener")
+    node.create_subscription(ros.interface(type_name), topic, lambda m: None, 10)
+    print("ready", flush=True)
+    ros.spin(node)
+
+
+def vandal(dds_topic: str, type_name: str, count: str, seed: str, *service: str) -> None:
+    """Writes `count` random payloads that announce themselves as the type. Real writers check theirs first."""
+    from cyclonedds.internal import DDS
+
+    from real.ros import cdr, dds, native, qos
+    from real.ros.context import context
+    from real.ros.messages import message_class
+
+    lib, g = DDS._dll_handle, random.Random(int(seed))
+    make, write, sertype_of = (
+        lib["ddsi_serdata_from_sample"], lib["dds_writecdr"], lib["dds_get_entity_sertype"],
+    )  # fmt: skip
+    make.restype, make.argtypes = ct.c_void_p, [ct.c_void_p, ct.c_int, ct.c_void_p]
+    write.argtypes = [ct.c_int32, ct.c_void_p]
+    node = native.Node("vandal")
+    kind = dds.announced_type(type_name, service=bool(service))
+    profile = qos.QoSProfile(depth=1000, durability=qos.DurabilityPolicy.TRANSIENT_LOCAL)
+    writer = dds.Writer(context().participant, dds_topic, kind, profile.to_dds(""))
+    valid = cdr.encode(message_class(type_name)(), type_name, bytes(16) if service else b"")
+    sertype = ct.c_void_p()
+    sertype_of(writer.entity._ref, ct.byref(sertype))
+    while not writer.entity.get_publication_matched_status().current_count:
+        time.sleep(0.01)
+    for _ in range(int(count)):
+        size = len(valid) + 4 * g.randint(0, 30)
+        memory = (ct.c_char * size).from_buffer(valid.ljust(size, b"\0"))
+        data = make(sertype, 2, ct.byref(dds._Sample(ct.addressof(memory), size)))
+        words = (ct.c_uint64 * 40).from_address(data)
+        place = next(words[i - 1] for i in range(8, 40) if words[i] == size)  # its pointer and its size, in this order
+        ct.memmove(place + 4, g.randbytes(size - 4), size - 4)  # RTPS itself refuses another header
+        write(writer.entity._ref, data)
+    lib["dds_wait_for_acks"](writer.entity._ref, ct.c_int64(10**10))
+    node.destroy_node()
+
+
+if __name__ == "__main__":
+    if os.environ.get("PEER_IGNORES_SIGINT"):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cut = sys.argv.index("--ros-args") if "--ros-args" in sys.argv else len(sys.argv)
+    ros.init()
+    globals()[sys.argv[1]](*sys.argv[2:cut])
+    ros.shutdown()

@@ -1,0 +1,188 @@
+"""The codec: bytes by hand, rosbags' codec as a second opinion, and everything that is no message."""
+
+import random
+import struct
+
+import numpy as np
+import pytest
+
+pytest.importorskip("cyclonedds")
+
+from rosbags.interfaces import Nodetype
+from rosbags.typesys import Stores, get_typestore
+
+from real.ros import cdr
+from real.ros.definitions import FIELDS, fields_of
+from real.ros.messages import Message, interface, message_class
+
+ROSBAGS = get_typestore(Stores.ROS2_JAZZY)
+STANDARD = sorted(ROSBAGS.fielddefs)
+HEADER = bytes.fromhex("00010000")
+
+
+def test_text_is_counted_with_its_zero_and_padded():
+    got = cdr.encode(interface("std_msgs/msg/String")(data="hi"), "std_msgs/msg/String")
+    assert got == HEADER + bytes.fromhex("03000000 686900 00")
+
+
+def test_doubles_are_aligned_to_eight_behind_the_header():
+    state = interface("sensor_msgs/msg/JointState")(name=["a"], position=[1.0])
+    state.header.stamp.sec, state.header.stamp.nanosec = 1, 2
+    want = HEADER + bytes.fromhex(
+        "01000000 02000000"  # stamp
+        "01000000 00 000000"  # frame_id "", padding
+        "01000000 02000000 6100 0000"  # one name, padding
+        "01000000 000000000000f03f"  # 28 + 4 = 32: aligned without padding
+        "00000000 00000000"  # no velocity, no effort
+    )
+    assert cdr.encode(state, state.TYPE) == want
+
+
+def test_no_members_are_one_zero_byte():
+    assert cdr.encode(interface("std_srvs/srv/Trigger").Request(), "std_srvs/srv/Trigger_Request") == HEADER + bytes(4)
+    assert cdr.decode(HEADER + bytes(4), "std_srvs/srv/Trigger_Request") == interface("std_srvs/srv/Trigger").Request()
+
+
+def test_a_service_header_stands_before_the_message():
+    reply = interface("std_srvs/srv/Trigger").Response(success=True, message="ok")
+    got = cdr.encode(reply, reply.TYPE, struct.pack("<Qq", 7, 9))
+    assert got == HEADER + bytes.fromhex("0700000000000000 0900000000000000 01 000000 03000000 6f6b00 00")
+    assert cdr.decode(bytes(got), reply.TYPE, skip=16) == reply
+
+
+def test_a_quaternion_is_no_rotation_unless_told():
+    assert interface("geometry_msgs/msg/Pose")().orientation.w == 1.0
+
+
+def test_a_byte_is_bytes_as_in_rclpy():
+    status = interface("diagnostic_msgs/msg/DiagnosticStatus")
+    sent = status(level=status.ERROR, name="guard")
+    assert status.ERROR == b"\x02"
+    assert cdr.decode(bytes(cdr.encode(sent, status.TYPE)), status.TYPE) == sent
+
+
+@pytest.mark.parametrize("type_name", STANDARD)
+def test_the_same_bytes_as_rosbags(type_name):
+    g = random.Random(type_name)
+    for _ in range(5):
+        message = filled(type_name, g)
+        data = bytes(cdr.encode(message, type_name))
+        other = ROSBAGS.deserialize_cdr(data, type_name)
+        assert bytes(ROSBAGS.serialize_cdr(other, type_name)).ljust(len(data), b"\0") == data
+        assert cdr.decode(data, type_name) == message
+
+
+def filled(type_name: str, g: random.Random) -> Message:
+    return message_class(type_name)(**{name: value(desc, g) for name, desc in fields_of(type_name)})
+
+
+def value(desc, g: random.Random):
+    kind, inner = desc
+    if kind == Nodetype.NAME:
+        return filled(inner, g)
+    if kind in (Nodetype.ARRAY, Nodetype.SEQUENCE):
+        count = inner[1] if kind == Nodetype.ARRAY else g.randint(0, min(3, inner[1] or 3))
+        got = [value(inner[0], g) for _ in range(count)]
+        base = inner[0][1][0]
+        numbers = inner[0][0] == Nodetype.BASE and base != "string"
+        if base == "byte":
+            return np.frombuffer(b"".join(got), np.uint8)
+        return np.array(got, "?" if base == "bool" else cdr.DTYPES[base]) if numbers else got
+    base = inner[0]
+    if base == "string":
+        return "".join(g.choice("aé_/ 漢") for _ in range(g.randint(0, min(9, inner[1] or 9) // 3)))
+    if base in ("bool", "byte"):
+        return g.random() < 0.5 if base == "bool" else g.randbytes(1)
+    if base.startswith("float"):
+        return float(np.float32(g.uniform(-1e3, 1e3)))
+    info = np.iinfo(cdr.DTYPES[base])
+    return g.randint(int(info.min), int(info.max))
+
+
+HARD = [
+    "sensor_msgs/msg/JointState",
+    "diagnostic_msgs/msg/DiagnosticArray",
+    "trajectory_msgs/msg/JointTrajectory",
+    "rcl_interfaces/msg/ParameterEvent",
+    "sensor_msgs/msg/Image",
+    "rmw_dds_common/msg/ParticipantEntitiesInfo",
+]
+
+
+@pytest.mark.parametrize("type_name", HARD)
+def test_bytes_that_are_no_message_are_malformed_and_nothing_else(type_name):
+    g = random.Random(3)
+    valid, refused = bytes(cdr.encode(filled(type_name, g), type_name)), 0
+    for k in range(2000):
+        data = HEADER + g.randbytes(g.randint(0, 120)) if k % 2 else damaged(valid, g)
+        try:
+            cdr.decode(data, type_name)
+        except cdr.MalformedError:
+            refused += 1
+    assert refused > 500
+
+
+def damaged(valid: bytes, g: random.Random) -> bytes:
+    data = bytearray(valid[: g.randint(0, len(valid))])
+    for _ in range(g.randint(0, 3)):
+        if data:
+            data[g.randrange(len(data))] = g.choice((0, 1, 127, 255))
+    return bytes(data)
+
+
+def test_a_length_beyond_the_bytes_is_refused_at_once():
+    for number in (2**31, 2**32 - 1, 100):
+        with pytest.raises(cdr.MalformedError):
+            cdr.decode(HEADER + bytes(12) + struct.pack("<I", number) + bytes(64), "sensor_msgs/msg/JointState")
+
+
+@pytest.mark.parametrize(
+    ("fields", "where"),
+    [
+        ({"position": "text"}, ".position"),
+        ({"position": [[1.0], [2.0]]}, ".position"),
+        ({"position": ["1.0"]}, ".position"),
+        ({"name": "joint"}, ".name"),
+        ({"name": ["a", 3]}, ".name"),
+        ({"header": None}, ".header"),
+    ],
+)
+def test_what_a_type_cannot_hold_is_named_by_its_field(fields, where):
+    state = interface("sensor_msgs/msg/JointState")(**fields)
+    with pytest.raises((TypeError, ValueError), match=where):
+        cdr.encode(state, state.TYPE)
+
+
+@pytest.mark.parametrize("wrong", [2**31, 1.5, "1", None])
+def test_a_nested_field_is_named_by_its_path(wrong):
+    header = interface("std_msgs/msg/Header")()
+    header.stamp.sec = wrong
+    with pytest.raises((TypeError, ValueError), match=r"\.stamp\.sec"):
+        cdr.encode(header, header.TYPE)
+
+
+def test_numbers_that_would_change_are_refused():
+    for type_name, data in (("UInt8MultiArray", [256]), ("UInt8MultiArray", [-1]), ("Int32MultiArray", [1.5])):
+        message = interface(f"std_msgs/msg/{type_name}")(data=data)
+        with pytest.raises(ValueError, match=r"\.data"):
+            cdr.encode(message, message.TYPE)
+    with pytest.raises(TypeError):
+        cdr.encode(interface("std_msgs/msg/Bool")(data=1), "std_msgs/msg/Bool")
+
+
+def test_fixed_and_bounded_lengths_are_kept():
+    for wrong in ([0.0] * 35, np.zeros(37)):
+        message = interface("geometry_msgs/msg/PoseWithCovariance")(covariance=wrong)
+        with pytest.raises(ValueError, match="36 expected"):
+            cdr.encode(message, message.TYPE)
+    assert FIELDS["shape_msgs/msg/SolidPrimitive"][1][1][1][1][1] == 3
+    message = interface("shape_msgs/msg/SolidPrimitive")(dimensions=[1.0] * 4)
+    with pytest.raises(ValueError, match="at most 3"):
+        cdr.encode(message, message.TYPE)
+
+
+def test_an_unknown_field_is_refused_with_the_near_ones():
+    with pytest.raises(TypeError, match="did you mean position"):
+        interface("sensor_msgs/msg/JointState")(positions=[])
+    with pytest.raises(AttributeError):
+        interface("sensor_msgs/msg/JointState")().positions = []
