@@ -8,7 +8,6 @@ import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -191,25 +190,27 @@ class Tree:
         self.root, joints = read_joints(resolve(urdf))
         self._places: dict[str, tuple[int, Tensor]] = {self.root: (0, torch.eye(4, dtype=torch.float64))}
         self._parents: list[int] = []
-        order, constants = [], []
+        order, constants = [0], [torch.stack([torch.eye(4, dtype=torch.float64), *torch.zeros(3, 4, 4).double()])]
         for joint in joints:
             frame, offset = self._places[joint.parent]
             turn = _z_onto(joint.axis if joint.kind in MOVABLE else (0.0, 0.0, 1.0))
-            parts = _constants(offset @ _origin(joint) @ turn, joint.kind)
+            still, sine, versine, slide = _constants(offset @ _origin(joint) @ turn, joint.kind)
             if joint.name in joint_names:
                 order.append(joint_names.index(joint.name))
-                constants.append(torch.stack(parts).flatten(1))
+                constants.append(torch.stack((still + versine, sine, -versine, slide)))
                 self._parents.append(frame)
                 frame, offset = len(self._parents), turn.T
             else:
-                stands = _features(torch.tensor(rest.get(joint.name, 0.0), dtype=torch.float64))
-                offset = torch.tensordot(stands, torch.stack(parts), 1) @ turn.T
+                q = rest.get(joint.name, 0.0)
+                offset = (still + math.sin(q) * sine + (1.0 - math.cos(q)) * versine + q * slide) @ turn.T
             self._places[joint.child] = (frame, offset)
         missing = set(joint_names) - {j.name for j in joints if j.kind in MOVABLE}
         if missing:
             raise ValueError(f"{urdf} has no joints {sorted(missing)} that move")
-        self._order = order
-        self._constants = like(torch.stack(constants).numpy(), example)  # (n, 4, 16)
+        self._order, self.count = order, len(order)
+        stacked = torch.stack(constants, dim=1).flatten(2)[:, :, None]  # (4, n + 1, 1, 16)
+        self._slides = bool(stacked[3].any())
+        self._constants = like(stacked.numpy(), example)
 
     def place(self, link: str) -> tuple[int, Tensor]:
         """The moving frame that carries a link, and the link's pose in it (4, 4)."""
@@ -219,19 +220,16 @@ class Tree:
 
     def frames(self, joint_pos: Array) -> Array:
         """(n + 1, B, 4, 4): the root, then what each joint moves, from joint_pos (B, n) over `joint_names`."""
-        q = joint_pos.T[self._order]
-        local = (_features(q) @ self._constants).reshape(*q.shape, 4, 4)
-        xp = namespace(joint_pos)
-        frames = [xp.zeros_like(local[0]) + like(np.eye(4), joint_pos)]
-        for parent, moved in zip(self._parents, local, strict=True):
-            frames.append(frames[parent] @ moved)
-        return xp.stack(frames)
-
-
-def _features(q: Array) -> Array:
-    """1, sin q, 1 - cos q and q (..., 4): what a joint's transform is linear in."""
-    xp = namespace(q)
-    return xp.stack((xp.ones_like(q), xp.sin(q), 1.0 - xp.cos(q), q), -1)
+        q = joint_pos.T[self._order][:, :, None]
+        xp = namespace(q)
+        still, sine, cosine, slide = self._constants
+        local = still + xp.sin(q) * sine + xp.cos(q) * cosine
+        local = local + q * slide if self._slides else local
+        frames = local.reshape(*q.shape[:2], 4, 4)
+        for k, parent in enumerate(self._parents, start=1):
+            if parent:
+                frames[k] = frames[parent] @ frames[k]
+        return frames
 
 
 def _path_to(tip: str, root: str, joints: list[Joint]) -> list[Joint]:

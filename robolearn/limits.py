@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from robolearn.arrays import Array, like, namespace
+from robolearn.arrays import Array, clip, like, namespace, stack
 from robolearn.spec import RobotSpec
 
 _TIGHT = 1e-4  # share of the velocity limit below which a difference is rounding, not a clip
@@ -80,9 +80,9 @@ def limit_target(target: Array, last: TargetState, limits: JointLimits, dt: floa
     """The nearest allowed target and which entries (B, J) were clipped. NaN targets hold the last position."""
     xp = namespace(target)
     finite = xp.isfinite(target)
-    wanted = xp.where(finite, (target - last.position) / dt, 0.0)
+    wanted = xp.where(finite, (target - last.position) / dt, xp.zeros_like(target))
     low, high = velocity_bounds(last, limits, dt)
-    velocity = wanted.clip(low, high)
+    velocity = clip(wanted, low, high)
     return last.moved(velocity, dt), is_clipped(wanted, velocity, limits) | ~finite
 
 
@@ -94,20 +94,21 @@ def is_clipped(wanted: Array, velocity: Array, limits: JointLimits) -> Array:
 def velocity_bounds(last: TargetState, limits: JointLimits, dt: float) -> tuple[Array, Array]:
     """Least and largest velocity (B, J) of this period. Zero, clipped to them, brakes as hard as is allowed."""
     most, jerk = limits.acceleration, limits.jerk * dt
-    stack = namespace(most).stack
-    acceleration = stack((last.acceleration - jerk, last.acceleration + jerk)).clip(-most, most)
+    both = clip(stack((last.acceleration - jerk, last.acceleration + jerk)), -most, most)
+    both *= dt
+    both += last.velocity
     room = stack((limits.upper - last.position, last.position - limits.lower))
     upper, towards_lower = _approach_velocity(room, limits, dt)
-    low, high = (last.velocity + acceleration * dt).clip(-towards_lower, upper)
+    low, high = clip(both, -towards_lower, upper)
     return low, high
 
 
 def _approach_velocity(distance: Array, limits: JointLimits, dt: float) -> Array:
     """Largest velocity towards a position limit from which braking stops before it. Beyond the limit (d < 0) it is
     the velocity back inside."""
-    inside = _stopping_velocity(distance.clip(0.0), limits.acceleration, dt)
+    inside = _stopping_velocity(abs(distance), limits.acceleration, dt)
     fastest = limits.velocity
-    return namespace(distance).where(distance < 0.0, distance / dt, inside).clip(-fastest, fastest)
+    return clip(namespace(distance).where(distance < 0.0, distance / dt, inside), -fastest, fastest)
 
 
 def _stopping_velocity(distance: Array, deceleration: Array, dt: float) -> Array:
@@ -122,7 +123,7 @@ def chase(target: Array, rate: Array, last: TargetState, limits: JointLimits, dt
     """
     gap = target - rate * dt - last.position
     closing = _stopping_velocity(abs(gap), _CHASE * limits.acceleration, dt)
-    return rate + namespace(gap).copysign(closing, gap)
+    return clip(rate + namespace(gap).copysign(closing, gap), -limits.velocity, limits.velocity)
 
 
 def follow_bounds(last: TargetState, measured: Array, error: Array, limits: JointLimits, dt: float,
@@ -130,11 +131,9 @@ def follow_bounds(last: TargetState, measured: Array, error: Array, limits: Join
     """Least and largest velocity (B, J) that keep the target within `error` (J,) of the measured position (B, J). From
     further away it comes back at the velocity limit, whatever acceleration that takes: the arm is blocked or pushed.
     """
-    fastest = limits.velocity
-    lowest = (measured - error).clip(limits.lower, limits.upper)
-    highest = (measured + error).clip(limits.lower, limits.upper)
-    low = ((lowest - last.position) / dt).clip(-fastest, fastest)
-    return low, ((highest - last.position) / dt).clip(-fastest, fastest)
+    nearest = clip(stack((measured - error, measured + error)), limits.lower, limits.upper)
+    low, high = clip((nearest - last.position) / dt, -limits.velocity, limits.velocity)
+    return low, high
 
 
 # --- tool and posture ----------------------------------------------------------------------------------------
@@ -176,20 +175,20 @@ def speed_share(braking: Array, wanted: Array, limit: float) -> Array:
 
 
 def between(braking: Array, wanted: Array, share: Array) -> Array:
-    """The velocity at shares (...,) of the way from braking to wanted, each (B, J): (..., B, J)."""
+    """Velocities (B, J) at shares (B,) of the way from braking to wanted; or several shares (S,) of one, (S, J)."""
     return braking + share[..., None] * (wanted - braking)
 
 
-def brake_path(last: TargetState, limits: JointLimits, dt: float, samples: int) -> Array:
-    """Positions (samples, B, J) on the way to a standstill, the first and the last included, if the braking starts
-    now. Each joint brakes on its own, after the time that the jerk limit takes to turn its acceleration around."""
+def brake_path(last: TargetState, limits: JointLimits, dt: float, shares: Array) -> Array:
+    """Positions (S, B, J) at shares (S,) of the time to a standstill if the braking starts now. Each joint brakes on
+    its own, after the time that the jerk limit takes to turn its acceleration around."""
     xp = namespace(last.position)
     most = limits.acceleration
     delay = dt + 2.0 * most / limits.jerk
     speed = abs(last.velocity) + (0.25 * delay + dt) * abs(last.acceleration)
     braking = speed / most
-    share = like([i / (samples - 1) for i in range(samples)], last.position)[:, None, None]
-    time = share * xp.amax(delay + braking, -1)[:, None]
-    slow = xp.minimum((time - delay).clip(0.0), braking)
-    travel = speed * xp.minimum(time, delay) + slow * (speed - 0.5 * most * slow)
+    time = shares[:, None, None] * xp.amax(delay + braking, -1)[:, None]
+    late = xp.minimum(time, delay)
+    slow = xp.minimum(time - late, braking)
+    travel = speed * (late + slow) - 0.5 * most * slow * slow
     return last.position + xp.sign(last.velocity) * travel

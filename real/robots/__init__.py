@@ -1,0 +1,1 @@
+"""One profile a file: what a robot's driver says and hears."""

@@ -1,0 +1,103 @@
+"""What a robot's driver says and hears, as data: a profile is registered under its name and read by the nodes.
+
+Topics are relative to the robot's namespace. A site tightens the limits and renames topics (configs/site).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from real.safety.limits import GuardLimits
+from robolearn.errors import ConfigError, unknown
+
+CommandInterface = Literal["forward_position", "joint_trajectory", "cartesian_pose"]
+
+
+@dataclass(frozen=True)
+class Interface:
+    topic: str
+    type: str
+
+
+COMMANDS: dict[CommandInterface, Interface] = {
+    "forward_position": Interface("forward_position_controller/commands", "std_msgs/msg/Float64MultiArray"),
+    "joint_trajectory": Interface(
+        "joint_trajectory_controller/joint_trajectory", "trajectory_msgs/msg/JointTrajectory"
+    ),
+    "cartesian_pose": Interface("cartesian_impedance_controller/equilibrium_pose", "geometry_msgs/msg/PoseStamped"),
+}
+"""Of ros2_control's controllers, and of Cartesian impedance controllers that take an equilibrium pose of the tool."""
+
+
+@dataclass(frozen=True)
+class Gripper:
+    """Moved by an action, at its own pace; positions (rad, m) are of each of its joints."""
+
+    action: str
+    type: str
+    joint_names: tuple[str, ...]
+    """On the wire; as many as the specification's `gripper_joints`, in that order."""
+    max_effort_n: float
+
+
+@dataclass(frozen=True)
+class RobotProfile:
+    """What every robot has; arms, quadrotors and bases add to it."""
+
+    robot: str
+    """Name of its RobotSpec."""
+    state_topic: str
+    state_rate_hz: float
+    """At which the driver publishes its state."""
+    command_rate_hz: float
+    """At which the guard commands it."""
+    base_frame: str
+    """TF frame that the specification's base link is called here."""
+
+    def __post_init__(self) -> None:
+        for name in ("state_rate_hz", "command_rate_hz"):
+            if not 0.0 < getattr(self, name) < math.inf:
+                raise ConfigError(f"profile of {self.robot}: {name} must be above 0, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class ArmProfile(RobotProfile):
+    """An arm under ros2_control. Its state is a sensor_msgs/JointState."""
+
+    tool_frame: str
+    """TF frame of the specification's `ee_link`."""
+    joint_names: tuple[str, ...]
+    """The arm's joints on the wire, in the driver's order: entry i is the i-th of the specification's `arm_joints`."""
+    limits: GuardLimits
+    watchdogs_s: Mapping[CommandInterface, float | None]
+    """Interfaces that its driver has, each with the time after which the driver stops by itself when commands stop.
+    None: it never does, it holds the last command."""
+    command_interface: CommandInterface = "forward_position"
+    gripper: Gripper | None = None
+    wrench_topic: str | None = None
+    """geometry_msgs/WrenchStamped at the tool. None: nothing measures it, and the guard's force limit cannot act."""
+    command_topic: str = ""
+    """In place of the interface's own."""
+    site: Mapping[str, str] = field(default_factory=dict)
+    """Notes for the docs: what a controller must be configured to, and where the numbers come from."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.command_interface not in self.watchdogs_s:
+            raise ConfigError(unknown("command interface", self.command_interface, list(self.watchdogs_s)))
+        if len(set(self.joint_names)) != len(self.limits.joint_upper_rad):
+            raise ConfigError(f"profile of {self.robot}: {self.joint_names} are not "
+                              f"{len(self.limits.joint_upper_rad)} different joints")  # fmt: skip
+
+    @property
+    def command(self) -> Interface:
+        own = COMMANDS[self.command_interface]
+        return Interface(self.command_topic, own.type) if self.command_topic else own
+
+    @property
+    def watchdog_s(self) -> float | None:
+        """Of the interface in use."""
+        return self.watchdogs_s[self.command_interface]
