@@ -84,6 +84,11 @@ def commands_of(spec: ObservationSpec) -> tuple[str, ...]:
     )
 
 
+def poses_of(spec: ObservationSpec) -> tuple[str, ...]:
+    """Those of the goals that are poses."""
+    return _named(spec, lambda t: t.params["command"] if t.function == "pose_error" else None)
+
+
 def objects_of(spec: ObservationSpec) -> tuple[str, ...]:
     """Names of the objects whose pose a policy reads, which somebody has to see."""
     return _named(spec, lambda t: t.params.get("name") if t.function.startswith(("object_", "height_")) else None)

@@ -1,0 +1,33 @@
+"""How every node starts and ends."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from real import ros
+from robolearn.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+def run(make: Callable[[], Any], args: Sequence[str] | None = None) -> int:
+    """Make the node and serve it until it is told to end; 1, and one line, for what the user got wrong."""
+    torch.set_num_threads(1)
+    try:
+        ros.init(args)
+        node = make()
+    except UserError as error:
+        log.error("%s", error)
+        ros.shutdown()
+        return 1
+    try:
+        ros.spin(node)
+    finally:
+        if hasattr(node, "close"):
+            node.close()
+        ros.shutdown()
+    return 0

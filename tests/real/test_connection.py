@@ -1,0 +1,96 @@
+"""What is read from the robot's topics, and what of it is refused."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from robolearn.robots.franka import FRANKA
+
+pytest.importorskip("rosbags", reason="no ROS 2 and no DDS (extra ros)")
+from real import ros
+from real.connection import Goals, JointReader, seconds, stamp_of
+
+JointState = ros.interface("sensor_msgs/msg/JointState")
+PoseStamped = ros.interface("geometry_msgs/msg/PoseStamped")
+WIRE = {n: n.replace("panda", "fr3") for n in FRANKA.arm_joints}
+NAMES = list(WIRE.values())
+
+
+def joints(stamp_s: float, names=NAMES, position=None, velocity=None):
+    message = JointState(name=list(names))
+    message.position = list(range(len(names))) if position is None else position
+    message.velocity = [0.1 * k for k in range(len(names))] if velocity is None else velocity
+    message.header.stamp = stamp_of(stamp_s)
+    return message
+
+
+def test_joints_are_read_by_name_in_any_order():
+    reader = JointReader(WIRE, FRANKA)
+    order = [3, 1, 0, 2, 6, 5, 4]
+    assert reader(joints(10.0, [NAMES[k] for k in order], [float(k) for k in order], []), 10.001)
+    assert reader.latest.position[:7].tolist() == [0, 1, 2, 3, 4, 5, 6]
+    assert reader.latest.velocity[:7].tolist() == [0] * 7
+    assert reader.latest.stamp_s == pytest.approx(10.0)
+
+
+def test_a_state_in_two_messages_is_as_old_as_its_older_half():
+    reader = JointReader(WIRE, FRANKA)
+    assert reader(joints(10.0, NAMES[:4]), 10.0) and reader.latest.stamp_s == -math.inf
+    assert reader(joints(11.0, NAMES[4:]), 11.0) and reader.latest.stamp_s == pytest.approx(10.0)
+
+
+def test_joints_of_others_are_skipped():
+    reader = JointReader(WIRE, FRANKA)
+    assert reader(joints(10.0, ["wheel", *NAMES], [99.0, *range(7)], [0.0] * 8), 10.0)
+    assert reader.latest.position[:7].tolist() == [0, 1, 2, 3, 4, 5, 6]
+
+
+BAD = {
+    "its arrays differ in length": joints(10.0, position=[0.0] * 6),
+    "a joint is named twice": joints(10.0, [NAMES[0]] * 7),
+    "none of its joints is the robot's": joints(10.0, ["wheel"]),
+    "a number is not finite": joints(10.0, position=[0.0] * 6 + [math.nan]),
+    "its stamp lies in the future": joints(20.0),
+    "its stamp is not newer than the last": joints(9.0),
+}
+
+
+@pytest.mark.parametrize("reason", BAD)
+def test_what_cannot_be_used_is_counted_by_reason_and_changes_nothing(reason):
+    reader = JointReader(WIRE, FRANKA)
+    assert reader(joints(9.0), 9.0)
+    before = reader.latest
+    assert not reader(BAD[reason], 10.0)
+    assert reader.refused == {reason: 1} and reader.latest is before
+
+
+def test_a_stamp_survives_the_way_there_and_back():
+    assert seconds(stamp_of(1234.567891)) == pytest.approx(1234.567891, abs=1e-6)
+
+
+def pose(xyz, quat, frame="world"):
+    message = PoseStamped()
+    message.header.frame_id = frame
+    for part, names, values in ((message.pose.position, "xyz", xyz), (message.pose.orientation, "xyzw", quat)):
+        for name, value in zip(names, values, strict=True):
+            setattr(part, name, float(value))
+    return message
+
+
+def test_goals_are_turned_into_the_base_frame():
+    half = math.sqrt(0.5)
+    goals = Goals(torch.tensor([1.0, 2.0, 0.0, 0.0, 0.0, half, half]), "base")  # a quarter turn to the left
+    goals.set_pose("goal", pose((1.0, 3.0, 0.5), (0.0, 0.0, half, half)))
+    assert np.allclose(goals.commands["goal"], [[1.0, 0.0, 0.5, 0.0, 0.0, 0.0, 1.0]], atol=1e-6)
+    goals.set_pose("goal", pose((1.0, 3.0, 0.5), (0.0, 0.0, half, half), "base"))
+    assert np.allclose(goals.commands["goal"], [[1.0, 3.0, 0.5, 0.0, 0.0, half, half]], atol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [pose((math.nan, 0, 0), (0, 0, 0, 1)), pose((0, 0, 0), (0, 0, 0, 0))])
+def test_what_is_no_pose_leaves_the_goal_as_it_was(bad):
+    goals = Goals(torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]), "base")
+    goals.set_pose("goal", pose((1.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0)))
+    goals.set_pose("goal", bad)
+    assert goals.commands["goal"][0, 0] == 1.0
