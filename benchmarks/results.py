@@ -115,7 +115,8 @@ def run(row: Row, seed: int) -> dict[str, Any]:
 
 def both_engines(row: Row, folder: Path, who: tuple[str, ...]) -> dict[str, tuple[Scores, Scores]]:
     def scores(case: str, episodes: int, *engine: str) -> Scores:
-        file = "_".join(["scores", *engine, *filter(None, [case.replace(" ", "_")])]).replace("backend=", "")
+        parts = [*engine, *filter(None, [case.replace(" ", "_")])] or ["own"]  # scores.json is the training's
+        file = "_".join(["scores", *parts]).replace("backend=", "")
         return evaluate(folder / f"{file}.json", *who, f"episodes={episodes}", *engine, *row.cases[case])
 
     second = f"backend={SECOND}"
