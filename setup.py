@@ -42,7 +42,7 @@ EXTRAS = {
     "warp": ["mujoco==4.0.*", "mujoco-warp==4.0.*", "warp-lang>=1.17"],
     # Brings its own torch and mujoco: give it an environment of its own.
     "isaaclab": ["isaaclab==3.0.0; python_version == '3.12'"],
-    # Without a ROS installation; exact, as private parts are used. No wheels of cyclonedds for aarch64: there, use the real rclpy.
+    # Without a ROS installation; exact: private parts are used. cyclonedds has no wheels for aarch64: use rclpy there.
     "ros": ["cyclonedds==11.0.1; platform_machine == 'x86_64'", "rosbags==0.11.9"],
     "vision": ["opencv-python-headless>=4.9", "open3d>=0.18", "av>=13"],
     "teleop": ["hidapi>=0.14", "pygame>=2.5"],

@@ -179,6 +179,7 @@ def cyclonedds_config(more: str = "") -> str:
             f"{f'<Peers>{known}</Peers>' if known else ''}</Discovery>"
         )
     buffers = '<SocketReceiveBufferSize max="4MB"/><SocketSendBufferSize max="4MB"/>'
-    parts.append(f"<Internal>{buffers}</Internal>")
+    linger = "<WriterLingerDuration>200 ms</WriterLingerDuration>"  # a reader that is gone delays the end no longer
+    parts.append(f"<Internal>{buffers}{linger}</Internal>")
     ours = f"<CycloneDDS><Domain>{''.join(parts)}{more}</Domain></CycloneDDS>"
     return ",".join(filter(None, [ours, os.environ.get("CYCLONEDDS_URI", "")]))

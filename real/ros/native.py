@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import time
+
 from real.ros.clock import Clock, Duration, Time
 from real.ros.context import init, ok, remove_ros_args, shutdown
 from real.ros.definitions import register_interfaces
+from real.ros.future import Future
 from real.ros.messages import interface
 from real.ros.node import Node
+from real.ros.parameters import Parameter
 from real.ros.qos import (
     DurabilityPolicy,
     HistoryPolicy,
@@ -26,12 +31,20 @@ def spin_once(node: Node, timeout_sec: float | None = None) -> None:
     node.spin_once(timeout_sec)
 
 
+def spin_until_future_complete(node: Node, future: Future, timeout_sec: float | None = None) -> None:
+    end = time.monotonic() + timeout_sec if timeout_sec is not None else math.inf
+    while ok() and not future.done() and (left := end - time.monotonic()) > 0:
+        node.spin_once(min(left, 1.0))
+
+
 __all__ = [
     "Clock",
     "DurabilityPolicy",
     "Duration",
+    "Future",
     "HistoryPolicy",
     "Node",
+    "Parameter",
     "QoSProfile",
     "ReliabilityPolicy",
     "Time",
@@ -44,4 +57,5 @@ __all__ = [
     "shutdown",
     "spin",
     "spin_once",
+    "spin_until_future_complete",
 ]  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from real.ros import dds
@@ -15,8 +15,11 @@ from real.ros.graph import EndpointInfo
 from real.ros.log import Logger
 from real.ros.messages import interface
 from real.ros.names import node_and_namespace, resolve
+from real.ros.parameter_services import ParameterServices
+from real.ros.parameters import EVENT, SIM_TIME, Parameter, Parameters
 from real.ros.pubsub import Publisher, Subscription
-from real.ros.qos import ROSOUT, QoSProfile
+from real.ros.qos import PARAMETER_EVENTS, ROSOUT, QoSProfile
+from real.ros.services import Client, Service
 from real.ros.timers import Timer
 
 SLICE_S = 0.2  # signals are handled, and DDS's complaints read, at least this often
@@ -42,6 +45,11 @@ class Node:
         self._ready[tag] = self.context.graph.update
         self.context.nodes.append(self)
         self._log_writer = self.create_publisher(interface("rcl_interfaces/msg/Log"), "/rosout", ROSOUT)
+        events = self.create_publisher(interface(EVENT), "/parameter_events", PARAMETER_EVENTS)
+        given = self.context.arguments.overrides(self.get_fully_qualified_name())
+        self._parameters = Parameters(self, given, events.publish)
+        self.declare_parameter(SIM_TIME, False)
+        ParameterServices(self, self._parameters)
 
     # --- names ---
 
@@ -55,7 +63,7 @@ class Node:
         return f"{self._namespace.rstrip('/')}/{self._name}"
 
     def resolve_topic_name(self, topic: str) -> str:
-        return resolve(topic, self._name, self._namespace, [r for r in self._remaps])
+        return resolve(topic, self._name, self._namespace, self._remaps)
 
     resolve_service_name = resolve_topic_name
 
@@ -75,6 +83,12 @@ class Node:
     ) -> Subscription:
         name = self.resolve_topic_name(topic)
         return self._add(Subscription(self, msg_type.TYPE, name, callback, QoSProfile.of(qos_profile)))
+
+    def create_service(self, srv_type: Any, srv_name: str, callback: Callable[[Any, Any], Any]) -> Service:
+        return self._add(Service(self, srv_type, self.resolve_service_name(srv_name), callback))
+
+    def create_client(self, srv_type: Any, srv_name: str) -> Client:
+        return self._add(Client(self, srv_type, self.resolve_service_name(srv_name)))
 
     def create_timer(self, timer_period_sec: float, callback: Callable[[], object]) -> Timer:
         self._timers.append(timer := Timer(timer_period_sec, callback))
@@ -124,6 +138,36 @@ class Node:
             entity.close()
         self._entities, self._ready = [], {}
         self.context.graph.forget((self._namespace, self._name))
+
+    # --- parameters ---
+
+    def declare_parameter(self, name: str, value: Any = None, descriptor: Any = None) -> Parameter:
+        return self._parameters.declare(name, value, descriptor)
+
+    def declare_parameters(self, namespace: str, parameters: Iterable[tuple[Any, ...]]) -> list[Parameter]:
+        """(name[, value[, descriptor]]) each."""
+        prefix = f"{namespace}." if namespace else ""
+        return [self._parameters.declare(f"{prefix}{name}", *rest) for name, *rest in parameters]
+
+    def has_parameter(self, name: str) -> bool:
+        return name in self._parameters.values
+
+    def get_parameter(self, name: str) -> Parameter:
+        return self._parameters.get(name)
+
+    def get_parameters(self, names: Iterable[str]) -> list[Parameter]:
+        return [self._parameters.get(name) for name in names]
+
+    def set_parameters(self, parameters: Iterable[Parameter]) -> list[Any]:
+        """Each by itself; a SetParametersResult for each."""
+        return [self._parameters.set([parameter]) for parameter in parameters]
+
+    def set_parameters_atomically(self, parameters: Iterable[Parameter]) -> Any:
+        return self._parameters.set(list(parameters))
+
+    def add_on_set_parameters_callback(self, callback: Callable[[list[Parameter]], Any]) -> None:
+        """`callback` returns a SetParametersResult; one that is not successful refuses the change."""
+        self._parameters.callbacks.append(callback)
 
     # --- graph ---
 

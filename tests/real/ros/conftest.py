@@ -1,11 +1,13 @@
 """Nodes in the test's own process."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 ros = pytest.importorskip("real.ros", reason="neither rclpy nor cyclonedds and rosbags (extra ros)")
+ros.register_interfaces(Path(__file__).parent / "interfaces")
 
 
 @pytest.fixture

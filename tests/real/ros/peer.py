@@ -6,6 +6,7 @@ import random
 import signal
 import sys
 import time
+from pathlib import Path
 
 from real import ros
 
@@ -26,6 +27,19 @@ def echo(type_name: str) -> None:
     publisher = node.create_publisher(ros.interface(type_name), "back", 10)
     node.create_subscription(ros.interface(type_name), "there", publisher.publish, 10)
     print("ready", flush=True)
+    ros.spin(node)
+
+
+def adder() -> None:
+    """Serves example_interfaces/srv/AddTwoInts on `add`."""
+    node = ros.Node("adder")
+
+    def add(request: object, response: object) -> object:
+        response.sum = request.a + request.b
+        return response
+
+    node.create_service(ros.interface("example_interfaces/srv/AddTwoInts"), "add", add)
+    node.declare_parameter("rate", 10.0)
     ros.spin(node)
 
 
@@ -76,6 +90,7 @@ if __name__ == "__main__":
     if os.environ.get("PEER_IGNORES_SIGINT"):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     cut = sys.argv.index("--ros-args") if "--ros-args" in sys.argv else len(sys.argv)
+    ros.register_interfaces(Path(__file__).parent / "interfaces")
     ros.init()
     globals()[sys.argv[1]](*sys.argv[2:cut])
     ros.shutdown()
