@@ -1,6 +1,10 @@
-"""What a proposal's targets go through when they come: the workspace first, then the joints' limits at the policy's
-own rate, by the function that holds the policy's actions in training to them. So what is counted here is what training
-counted."""
+"""What a proposal's targets go through when they come: they end where they would leave the workspace, and each is put
+within the joints' positions.
+
+Whether they keep to the joints' velocity, acceleration and jerk is counted here, at the policy's own rate and by the
+function that held the policy to them in training. It is enforced at the driver's rate (real.safety.checks): going
+straight at a target that is out of reach, one period after the other, would run past it and back without end.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ from numpy.typing import NDArray
 from real.safety.checks import SPARE_M, TOUCH_M
 from real.safety.clearance import Body
 from real.safety.clips import Clip
+from robolearn.arrays import clip
 from robolearn.limits import JointLimits, TargetState, limit_target
 
 Floats = NDArray[np.float64]
@@ -48,16 +53,16 @@ def stay_in_the_workspace(path: Path, start: Floats, body: Body) -> tuple[Path, 
 
 def keep_joint_limits(path: Path, start_s: float, start: TargetState, limits: JointLimits, joints: tuple[str, ...],
                       ) -> tuple[Path, list[Clip]]:  # fmt: skip
-    """The path with every target within position, velocity, acceleration and jerk of the one before, and the worst
-    joint of each that was exceeded."""
-    places, clips = np.empty_like(path.places), []
+    """The path with every target within the joints' positions, and the worst joint of each limit that it breaks."""
+    places = clip(path.places, limits.lower, limits.upper)
+    clips: list[Clip] = []
     state, before_s = start, start_s
-    for k, (time_s, place) in enumerate(zip(path.times.tolist(), path.places, strict=True)):
+    for time_s, wanted, place in zip(path.times.tolist(), path.places, places, strict=True):
         dt = time_s - before_s
-        after, clipped = limit_target(place[None], state, limits, dt)
+        _, clipped = limit_target(wanted[None], state, limits, dt)
         if clipped.any():
-            clips += _broken(place[None], state, clipped, limits, dt, joints)
-        state, before_s, places[k] = after, time_s, after.position[0]
+            clips += _broken(wanted[None], state, clipped, limits, dt, joints)
+        state, before_s = state.moved((place - state.position) / dt, dt), time_s
     return Path(path.times, places), clips
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -23,6 +24,7 @@ MOST = 6
 """Spheres a shape."""
 
 
+@cache
 def spheres(urdf: str) -> dict[str, Floats]:
     """Link -> (n, 4): centres (m, in the link's frame) and radii. Raises ConfigError for shapes it cannot read."""
     path = resolve(urdf)
