@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
 
@@ -34,6 +34,11 @@ class Future:
             self._cancelled = True
             self._call()
 
+    def __await__(self) -> Generator[Future, None, Any]:
+        if not self.done():
+            yield self
+        return self._result
+
     def add_done_callback(self, callback: Callable[[Future], object]) -> None:
         self._callbacks.append(callback)
         if self.done():
@@ -43,3 +48,13 @@ class Future:
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             callback(self)
+
+
+def run(coroutine: Coroutine[Future, None, Any], finish: Callable[[Any], object]) -> None:
+    """Go on with a coroutine up to each future that it awaits, then when that is done; `finish` gets its result."""
+    try:
+        awaited = coroutine.send(None)
+    except StopIteration as end:
+        finish(end.value)
+    else:
+        awaited.add_done_callback(lambda _: run(coroutine, finish))

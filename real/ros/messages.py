@@ -95,17 +95,23 @@ class Action:
 
 
 @cache
+def service_class(name: str) -> type[Service]:
+    """Of the two messages whose names begin with this one; also of the services inside an action."""
+    content = {part: message_class(f"{name}_{part}") for part in ("Request", "Response")}
+    return type(name.rpartition("/")[2], (Service,), content | {"TYPE": name, "__module__": __name__})
+
+
+@cache
 def interface(name: str) -> Any:
     """The class of `sensor_msgs/msg/JointState`, `std_srvs/srv/Trigger` or `pkg/action/Name`."""
     kind = name.split("/")[1] if name.count("/") == 2 else ""
-    parts: dict[str, tuple[type, tuple[str, ...]]] = {
-        "srv": (Service, ("Request", "Response")), "action": (Action, ("Goal", "Result", "Feedback")),
-    }  # fmt: skip
-    if kind not in parts:
+    if kind not in ("srv", "action"):
         return message_class(name)
-    base, members = parts[kind]
-    if f"{name}_{members[0]}" not in FIELDS:
-        known = sorted({t.rpartition("_")[0] for t in FIELDS if f"/{kind}/" in t and t.endswith(f"_{members[0]}")})
+    first = "_Request" if kind == "srv" else "_Goal"
+    if f"{name}{first}" not in FIELDS:
+        known = sorted(t.removesuffix(first) for t in FIELDS if f"/{kind}/" in t and t.endswith(first))
         raise ConfigError(unknown("service" if kind == "srv" else "action", name, known))
-    content = {member: message_class(f"{name}_{member}") for member in members}
-    return type(name.rpartition("/")[2], (base,), content | {"TYPE": name, "__module__": __name__})
+    if kind == "srv":
+        return service_class(name)
+    content = {part: message_class(f"{name}_{part}") for part in ("Goal", "Result", "Feedback")}
+    return type(name.rpartition("/")[2], (Action,), content | {"TYPE": name, "__module__": __name__})

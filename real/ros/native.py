@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import time
 
+from real.ros.action_client import ActionClient
+from real.ros.action_server import ActionServer, CancelResponse, GoalResponse
 from real.ros.clock import Clock, Duration, Time
 from real.ros.context import init, ok, remove_ros_args, shutdown
 from real.ros.definitions import register_interfaces
@@ -38,10 +40,14 @@ def spin_until_future_complete(node: Node, future: Future, timeout_sec: float | 
 
 
 __all__ = [
+    "ActionClient",
+    "ActionServer",
+    "CancelResponse",
     "Clock",
     "DurabilityPolicy",
     "Duration",
     "Future",
+    "GoalResponse",
     "HistoryPolicy",
     "Node",
     "Parameter",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from real.ros import cdr, dds
 from real.ros.future import Future
 from real.ros.graph import user_data
+from real.ros.messages import Service as Srv
 from real.ros.pubsub import Endpoints, Inlet, typehash
 from real.ros.qos import SERVICES
 from real.ros.timers import Timer
@@ -26,11 +27,11 @@ WAITING = 100  # replies; the oldest gives way
 class _Pair:
     """The two topics of a service as one side has them."""
 
-    def __init__(self, node: Node, service: type, name: str, serves: bool):
+    def __init__(self, node: Node, service: type[Srv], name: str, serves: bool):
         self.srv_type, self.srv_name = service, name
         sent, taken = ("Response", "Request") if serves else ("Request", "Response")
         out, into = (f"rr{name}Reply", f"rq{name}Request") if serves else (f"rq{name}Request", f"rr{name}Reply")
-        kind: str = service.TYPE  # type: ignore[attr-defined]
+        kind = service.TYPE
         self.sent_type, taken_type = f"{kind}_{sent}", f"{kind}_{taken}"
         key = "serviceid" if serves else "clientid"
         mine = f"{key}={node.context.client_service_id()};"
@@ -62,7 +63,7 @@ class _Pair:
 class Client(_Pair):
     """`call_async` sends a request; the future is done when a reply has been taken by `spin`."""
 
-    def __init__(self, node: Node, service: type, name: str):
+    def __init__(self, node: Node, service: type[Srv], name: str):
         super().__init__(node, service, name, serves=False)
         self._guid = self.writer.entity.instance_handle & (2**64 - 1)
         self._sequence = 0
@@ -103,29 +104,29 @@ class Client(_Pair):
 
 
 class Service(_Pair):
-    """Answers each request with what `callback(request, response)` returns."""
+    """Answers each request with what `callback(request, response)` returns; with a future's result when it is done."""
 
-    def __init__(self, node: Node, service: type, name: str, callback: Callable[[Any, Any], Any]):
+    def __init__(self, node: Node, service: type[Srv], name: str, callback: Callable[[Any, Any], Any]):
         super().__init__(node, service, name, serves=True)
         self.callback = callback
         self._answered: deque[int] = deque(maxlen=WAITING)  # clients whose readers are known to be there
         self._waiting: deque[tuple[float, int, bytearray]] = deque(maxlen=WAITING)
-        self._node, self._timer = node, None
-
-    _timer: Timer | None
+        self._timer: Timer | None = None
 
     def _ready(self) -> None:
         if (taken := self.inlet.take()) is not None:
             request, data, info = taken
-            response = self.callback(request, self.srv_type.Response())  # type: ignore[attr-defined]
-            self._waiting.append(
-                (
-                    time.monotonic() + PATIENCE_S,
-                    info.publication_handle,
-                    cdr.encode(response, self.sent_type, data[4 : 4 + HEADER.size]),
-                )
-            )
-            self._send()
+            header, client = data[4 : 4 + HEADER.size], info.publication_handle
+            response = self.callback(request, self.srv_type.Response())
+            if isinstance(response, Future):
+                response.add_done_callback(lambda future: self._reply(header, client, future.result()))
+            else:
+                self._reply(header, client, response)
+
+    def _reply(self, header: bytes, client: int, response: Any) -> None:
+        payload = cdr.encode(response, self.sent_type, header)
+        self._waiting.append((time.monotonic() + PATIENCE_S, client, payload))
+        self._send()
 
     def _send(self) -> None:
         """What can be answered; the rest is tried again soon, so that a client without a reader delays nobody."""
@@ -138,9 +139,9 @@ class Service(_Pair):
                 later.append((end, client, payload))
         self._waiting.extend(later)
         if later and self._timer is None:
-            self._timer = self._node.create_timer(0.005, self._send)
+            self._timer = self.inlet.node.create_timer(0.005, self._send)
         elif not later and self._timer is not None:
-            self._node.destroy_timer(self._timer)
+            self.inlet.node.destroy_timer(self._timer)
             self._timer = None
 
     def _listens(self, client: int) -> bool | None:

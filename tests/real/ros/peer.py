@@ -43,6 +43,33 @@ def adder() -> None:
     ros.spin(node)
 
 
+def fibonacci() -> None:
+    """Serves example_interfaces/action/Fibonacci, a number each 20 ms; refuses negative orders."""
+    node, kind = ros.Node("fibonacci"), ros.interface("example_interfaces/action/Fibonacci")
+
+    async def execute(goal: object) -> object:
+        numbers = [0, 1]
+        while len(numbers) < goal.request.order:
+            wait = ros.Future()
+            timer = node.create_timer(0.02, lambda wait=wait: wait.done() or wait.set_result(None))
+            await wait
+            node.destroy_timer(timer)
+            if goal.is_cancel_requested:
+                goal.canceled()
+                return kind.Result(sequence=numbers)
+            numbers.append(numbers[-1] + numbers[-2])
+            goal.publish_feedback(kind.Feedback(sequence=numbers))
+        goal.succeed()
+        return kind.Result(sequence=numbers)
+
+    ros.ActionServer(
+        node, kind, "count", execute,
+        goal_callback=lambda g: ros.GoalResponse.ACCEPT if g.order >= 0 else ros.GoalResponse.REJECT,
+        cancel_callback=lambda g: ros.CancelResponse.ACCEPT,
+    )  # fmt: skip
+    ros.spin(node)
+
+
 def listener(topic: str, type_name: str) -> None:
     """A reliable reader that can be stopped or killed."""
     node = ros.Node("listener")
