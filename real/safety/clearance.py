@@ -7,13 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from real.safety.shapes import spheres
+from real.safety.shapes import shapes
 from robolearn.kinematics import MOVABLE, Tree, read_joints
 from robolearn.limits import ToolLimits
 from robolearn.paths import resolve
 from robolearn.spec import RobotSpec
 
 Floats = NDArray[np.float64]
+NEAR_M = 0.01
+"""Where spheres are nearer than this, the shapes themselves are looked at."""
 
 
 @dataclass(frozen=True)
@@ -29,55 +31,62 @@ class Room:
 class Body:
     """The arm as spheres, with other joints (a gripper's) at the default posture.
 
-    Which pairs of spheres can meet: none of one rigid body, of neighbours, of links that the specification excludes,
-    nor those that are too near already in the default posture, where the spheres are thicker than the links.
+    Which shapes can meet: none of one rigid body, of neighbours, nor of links that the specification excludes; nor
+    pairs of spheres that are too near already in the default posture. Spheres are thicker than what they cover, so
+    where two are near the room is the gap between the convex hulls of the two shapes, seen along the lines between
+    their spheres: never more than there is.
     """
 
     def __init__(self, spec: RobotSpec, tool: ToolLimits, floor_m: float, clearance_m: float):
-        self.limits, self.floor_m = tool, floor_m
+        self.limits, self.clearance_m = tool, clearance_m
         rest = dict(zip(spec.joint_names, spec.default_joint_pos, strict=True))
         self.tree = Tree(spec.urdf, spec.arm_joints, rest, np.zeros(1))
         frame, offset = self.tree.place(spec.ee_link)
         self._tool = frame, offset.numpy()
-        covers = spheres(spec.urdf)
-        self._links = [link for link, cover in covers.items() for _ in cover]
-        self._radii = np.concatenate(list(covers.values()))[:, 3]
-        frames = [self.tree.place(link)[0] for link in self._links]
-        self._slots = self._lay_out(np.array([self._in_frame(n, s) for n, c in covers.items() for s in c]), frames)
-        self._moving = [i for i, f in enumerate(frames) if f > 0]
+        self._shapes = shapes(spec.urdf)
+        self._frames = [self.tree.place(shape.link)[0] for shape in self._shapes]
+        self._outlines = [self._in_frame(shape.link, shape.outline)[:, :3] for shape in self._shapes]
+        self._shape_of = np.repeat(np.arange(len(self._shapes)), [len(shape.spheres) for shape in self._shapes])
+        self._radii = np.concatenate([shape.spheres[:, 3] for shape in self._shapes])
+        self._lay_out()
+        self._moving = [i for i, s in enumerate(self._shape_of) if self._frames[s] > 0]
         self._floor = (self._radii[self._moving] + floor_m)[:, None]
-        self._pairs = self._that_meet(spec)
+        self._pairs, self._meetings = self._that_meet(spec)
         self._apart = self._radii[self._pairs].sum(0)[:, None] + clearance_m
-        near = self.room(np.array([spec.of("default_joint_pos", spec.arm_joints)])).metres[0, -len(self._apart) :] < 0.0
-        self._pairs, self._apart = self._pairs[:, ~near], self._apart[~near]
+        posture = np.array([spec.of("default_joint_pos", spec.arm_joints)])
+        apart = self.room(posture).metres[0, -len(self._apart) :] >= 0.0
+        self._pairs, self._meetings, self._apart = self._pairs[:, apart], self._meetings[apart], self._apart[apart]
 
-    def _lay_out(self, centres: Floats, frames: list[int]) -> NDArray[np.int64]:
-        """Put centres (S, 4) into a table by frame, `_centres` (n + 1, 1, 4, most), with gaps; each sphere's slot."""
+    def _in_frame(self, link: str, points: Floats) -> Floats:
+        """Points (n, 3) of a link, homogeneous (n, 4), in the frame that carries it."""
+        return np.column_stack((points, np.ones(len(points)))) @ self.tree.place(link)[1].numpy().T
+
+    def _lay_out(self) -> None:
+        """Put the spheres' centres into a table by frame, (n + 1, 1, 4, most), with gaps; each one's slot in it."""
+        centres = [self._in_frame(shape.link, shape.spheres[:, :3]) for shape in self._shapes]
+        frames = [self._frames[s] for s in self._shape_of]
         most = max(frames.count(f) for f in frames)
-        self._centres = np.zeros((self.tree.count, 1, 4, most))
-        slots = []
-        for i, frame in enumerate(frames):
+        self._centres, slots = np.zeros((self.tree.count, 1, 4, most)), []
+        for i, (frame, centre) in enumerate(zip(frames, np.concatenate(centres), strict=True)):
             column = frames[:i].count(frame)
-            self._centres[frame, 0, :, column] = centres[i]
+            self._centres[frame, 0, :, column] = centre
             slots.append(frame * most + column)
-        return np.array(slots)
+        self._slots = np.array(slots)
 
-    def _in_frame(self, link: str, sphere: Floats) -> Floats:
-        """A sphere's centre (4,), homogeneous, in the frame that carries its link."""
-        return self.tree.place(link)[1].numpy() @ np.append(sphere[:3], 1.0)
-
-    def _that_meet(self, spec: RobotSpec) -> NDArray[np.int64]:
-        """Pairs of spheres (2, P)."""
+    def _that_meet(self, spec: RobotSpec) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Pairs of spheres (2, P), and the number of the pair of shapes (P,) that each belongs to."""
         never = {frozenset(pair) for pair in spec.contact_exclude}
         joints = read_joints(resolve(spec.urdf))[1]
         frame = {link: self.tree.place(link)[0] for j in joints for link in (j.parent, j.child)}
         near = {frozenset((frame[j.parent], frame[j.child])) for j in joints if j.kind in MOVABLE}
-        pairs = np.array(np.triu_indices(len(self._links), 1))
+        pairs = np.array(np.triu_indices(len(self._radii), 1))
+        first, second = self._shape_of[pairs]
+        links = [(self._shapes[i].link, self._shapes[j].link) for i, j in zip(first, second, strict=True)]
         meet = [
             frame[a] != frame[b] and frozenset((frame[a], frame[b])) not in near and frozenset((a, b)) not in never
-            for a, b in ((self._links[i], self._links[j]) for i, j in pairs.T)
+            for a, b in links
         ]
-        return pairs[:, meet]
+        return pairs[:, meet], (first * len(self._shapes) + second)[meet]
 
     def room(self, joint_pos: Floats) -> Room:
         """Of postures (B, J): 6 faces of the box, then the moving spheres above the floor, then pairs."""
@@ -85,16 +94,31 @@ class Body:
         tool = frames[self._tool[0]] @ self._tool[1]
         by_frame = frames[:, :, :3] @ self._centres  # (n + 1, B, 3, most)
         places = by_frame.transpose(2, 0, 3, 1).reshape(3, -1, len(joint_pos)).take(self._slots, 1)  # (3, S, B)
-        gap = places.take(self._pairs[0], 1) - places.take(self._pairs[1], 1)
+        gap = places.take(self._pairs[1], 1) - places.take(self._pairs[0], 1)
         x, y, z = gap * gap
+        distance = np.sqrt(x + y + z)
+        pairs = distance - self._apart
+        near = np.flatnonzero((pairs < NEAR_M).any(1))
+        for meeting in set(self._meetings[near].tolist()):
+            these = near[self._meetings[near] == meeting]
+            seen = self._hulls_apart(meeting, frames, gap[:, these] / distance[these])
+            pairs[these] = np.maximum(pairs[these], seen - self.clearance_m)
         where = tool[:, :3, 3]
-        rooms = (
-            (where - self.limits.lower).T,
-            (self.limits.upper - where).T,
-            places[2, self._moving] - self._floor,
-            np.sqrt(x + y + z) - self._apart,
-        )
-        return Room(tool, np.concatenate(rooms).T)
+        box = (where - self.limits.lower).T, (self.limits.upper - where).T
+        return Room(tool, np.concatenate((*box, places[2, self._moving] - self._floor, pairs)).T)
+
+    def _hulls_apart(self, meeting: int, frames: Floats, directions: Floats) -> Floats:
+        """Gap (B,) between the hulls of two shapes along the best of directions (3, D, B): a plane across it parts
+        them that far."""
+        first, second = divmod(meeting, len(self._shapes))
+        gap = -self._shapes[first].margin_m - self._shapes[second].margin_m
+        ends = []
+        for shape, sign in ((first, 1.0), (second, -1.0)):
+            frame = frames[self._frames[shape]]  # (B, 4, 4)
+            local = np.einsum("bki,kdb->bdi", frame[:, :3, :3], directions)
+            farthest = (sign * (local @ self._outlines[shape].T)).max(-1)  # (B, D)
+            ends.append(farthest + sign * np.einsum("bk,kdb->bd", frame[:, :3, 3], directions))
+        return (gap - ends[0] - ends[1]).max(-1)
 
     def tool(self, joint_pos: Floats) -> Floats:
         """Its frames (B, 4, 4) in postures (B, J)."""
@@ -106,6 +130,9 @@ class Body:
             return "workspace_box", f"tool {'xyz'[respect % 3]}"
         respect -= 6
         if respect < len(self._moving):
-            return "floor", self._links[self._moving[respect]]
+            return "floor", self._link(self._moving[respect])
         i, j = self._pairs[:, respect - len(self._moving)]
-        return "self_collision", f"{self._links[i]} and {self._links[j]}"
+        return "self_collision", f"{self._link(i)} and {self._link(j)}"
+
+    def _link(self, sphere: int) -> str:
+        return self._shapes[self._shape_of[sphere]].link

@@ -1,10 +1,11 @@
-"""Spheres that cover a link's collision shapes, from its URDF."""
+"""A robot's collision shapes, from its URDF: spheres that cover them, and the outlines of their convex hulls."""
 
 from __future__ import annotations
 
 import math
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
@@ -22,21 +23,47 @@ LONGEST_EDGE_M = 0.02
 """Of a mesh's triangles, which are cut until then: a sphere holds a triangle if it holds its corners."""
 MOST = 6
 """Spheres a shape."""
+DIRECTIONS = 1000
+
+
+class Shape(NamedTuple):
+    """A collision shape, in its link's frame."""
+
+    link: str
+    spheres: Floats
+    """(n, 4): centres (m) and radii; together they cover it."""
+    outline: Floats
+    """(m, 3): points of its convex hull, which lies within `margin_m` of theirs."""
+    margin_m: float
 
 
 @cache
-def spheres(urdf: str) -> dict[str, Floats]:
-    """Link -> (n, 4): centres (m, in the link's frame) and radii. Raises ConfigError for shapes it cannot read."""
+def shapes(urdf: str) -> tuple[Shape, ...]:
+    """All of a URDF's. Raises ConfigError for those that it cannot read."""
     path = resolve(urdf)
-    found: dict[str, list[Floats]] = {}
+    found = []
     for link in ElementTree.parse(path).getroot().findall("link"):
-        covers = [_cover(_surface(shape, path)) for shape in link.findall("collision")]
-        if covers:
-            found[link.get("name", "")] = covers
-    return {link: np.concatenate(covers) for link, covers in found.items()}
+        for collision in link.findall("collision"):
+            surface = _surface(collision, path)
+            extra = 0.0 if surface.shape[1] > 1 else SPACING_M / math.sqrt(3.0)
+            outline, missed = _outline(np.unique(surface.reshape(-1, 3).round(6), axis=0))
+            found.append(Shape(link.get("name", ""), _cover(surface, extra), outline, extra + missed))
+    return tuple(found)
 
 
-def _cover(patches: Floats) -> Floats:
+def _outline(points: Floats) -> tuple[Floats, float]:
+    """The points that are farthest in some of many directions, and how much farther others are in directions between
+    those, at most: as far as half the angle between neighbours carries."""
+    k = np.arange(DIRECTIONS) + 0.5  # Fibonacci's sphere
+    height, turn = 1.0 - 2.0 * k / DIRECTIONS, math.pi * (1.0 + math.sqrt(5.0)) * k
+    ring = np.sqrt(1.0 - height**2)
+    directions = np.stack((ring * np.cos(turn), ring * np.sin(turn), height), -1)
+    chosen = points[np.unique((points @ directions.T).argmax(0))]
+    size = float(np.linalg.norm(np.ptp(points, axis=0)))
+    return chosen, size * (1.0 - math.cos(2.0 / math.sqrt(DIRECTIONS)))
+
+
+def _cover(patches: Floats, extra: float) -> Floats:
     """Spheres (n, 4) around patches (N, corners, 3): slices across the longest extent, half as thick as wide."""
     middles = patches.mean(1)
     along = middles @ np.linalg.eigh(np.cov(middles.T))[1]
@@ -45,7 +72,6 @@ def _cover(patches: Floats) -> Floats:
     count = math.ceil(2.0 * extents.max() / max(np.sort(extents)[1], 2.0 * SPACING_M))
     edges = np.linspace(along.min(), along.max(), min(MOST, count) + 1)
     slices = np.digitize(along, edges[1:-1])
-    extra = 0.0 if patches.shape[1] > 1 else SPACING_M / math.sqrt(3.0)
     return np.stack([_sphere(patches[slices == i], extra) for i in np.unique(slices)])
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from real.safety.clearance import Body
-from real.safety.shapes import _wavefront, spheres
+from real.safety.shapes import _wavefront, shapes
 from robolearn import config
 from robolearn.errors import ConfigError
 from robolearn.kinematics import Chain
@@ -21,6 +21,10 @@ BOX = ToolLimits(np.array([-1.0, -1.0, 0.0]), np.array([1.0, 1.0, 1.2]), 1.0, 1.
 
 def rest(spec):
     return np.array([spec.of("default_joint_pos", spec.arm_joints)])
+
+
+def spheres(urdf, link="a"):
+    return np.concatenate([s.spheres for s in shapes(urdf) if s.link == link])
 
 
 def one_link(tmp_path, shapes):
@@ -39,7 +43,7 @@ def test_every_vertex_of_every_mesh_is_inside_a_sphere():
             if link.get("name").endswith("rightfinger"):
                 vertices = vertices * [-1.0, -1.0, 1.0]  # its origin is turned by half a turn
             points = np.concatenate((vertices, vertices[faces].mean(1)))
-            cover = spheres(FRANKA.urdf)[link.get("name")]
+            cover = spheres(FRANKA.urdf, link.get("name"))
             distance = np.linalg.norm(points[:, None] - cover[None, :, :3], axis=2) - cover[:, 3]
             assert distance.min(1).max() <= 1e-6, link.get("name")
 
@@ -51,7 +55,7 @@ def test_every_vertex_of_every_mesh_is_inside_a_sphere():
 )  # fmt: skip
 def test_primitives_are_covered_where_their_origin_puts_them(tmp_path, shape, volume):
     origin = f'<origin xyz="1 2 3" rpy="0 {math.pi / 2} 0"/>'  # z becomes x
-    cover = spheres(one_link(tmp_path, [f"{origin}<geometry>{shape}</geometry>"]))["a"]
+    cover = spheres(one_link(tmp_path, [f"{origin}<geometry>{shape}</geometry>"]))
     rng = np.random.default_rng(0)
     p = rng.uniform(-1, 1, (20000, 3))
     if volume == "box":
