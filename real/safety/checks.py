@@ -127,6 +127,9 @@ def reference_error(step: Step, now: Situation) -> tuple[Step, list[Clip]]:
     """The target stays near the measured position: an arm that is held does not wind up."""
     if now.measured is None:
         return step, []
+    farthest = abs(now.last.position - now.measured) + now.limits.velocity * now.dt
+    if (farthest <= now.error).all():
+        return step, []
     low, high = follow_bounds(now.last, now.measured, now.error, now.limits, now.dt)
     tightened = step.clipped(low, high)
     change = abs(tightened.velocity - step.velocity)
@@ -142,28 +145,34 @@ def clearance(step: Step, now: Situation) -> tuple[Step, list[Clip]]:
     with room left in every respect, or with no less than it has. Then so can it from there, by braking."""
     if step.velocity is step.brake:
         return step, []
-    free, clip = _is_free(step.velocity, now)
+    free, spare = _is_free(step.velocity, now)
     if free[0]:
         return step, []
+    clips = [_why_not(spare[0], now.tool_speeds(step.velocity), now)]
     candidates = between(step.brake, step.velocity, SHARES)
     free, _ = _is_free(candidates, now)
     allowed = np.flatnonzero(free)
-    return Step(candidates[allowed[:1]] if len(allowed) else step.brake, step.brake), [clip]
+    return Step(candidates[allowed[:1]] if len(allowed) else step.brake, step.brake), clips
 
 
-def _is_free(velocity: Floats, now: Situation) -> tuple[Floats, Clip]:
-    """Which candidates (S, J) leave enough room and keep to the tool's speed, and what is worst in the first."""
+def _is_free(velocity: Floats, now: Situation) -> tuple[Floats, Floats]:
+    """Which candidates (S, J) leave enough room and keep to the tool's speed (S,), and the room to spare (S, R)."""
     room = now.foresee(velocity)
     least = room.metres.reshape(len(BRAKING), len(velocity), -1).min(0)
     spare = least - np.minimum(now.room.metres, SPARE_M)
     speed, rotation = now.tool_speeds(velocity)
     limits = now.body.limits
     slow = (speed <= limits.speed_mps) & (rotation <= limits.rotation_radps)
-    worst = int(spare[0].argmin())
-    clip = Clip("cartesian_speed", "tool m/s", float(speed[0]), limits.speed_mps)
-    if spare[0, worst] < -TOUCH_M:
-        clip = Clip(*now.body.name(worst), float(least[0, worst]), SPARE_M)
-    return (spare >= -TOUCH_M).all(1) & slow, clip
+    return (spare >= -TOUCH_M).all(1) & slow, spare
+
+
+def _why_not(spare: Floats, speeds: tuple[Floats, Floats], now: Situation) -> Clip:
+    """What is short of room most (R,), or else the tool's speed."""
+    worst = int(spare.argmin())
+    if spare[worst] < -TOUCH_M:
+        enough = min(float(now.room.metres[0, worst]), SPARE_M)
+        return Clip(*now.body.name(worst), float(spare[worst]) + enough, enough)
+    return Clip("cartesian_speed", "tool m/s", float(speeds[0][0]), now.body.limits.speed_mps)
 
 
 STEP_CHECKS: tuple[Check, ...] = (joint_limits, cartesian_speed, reference_error, clearance)

@@ -49,7 +49,7 @@ class Body:
         self._shape_of = np.repeat(np.arange(len(self._shapes)), [len(shape.spheres) for shape in self._shapes])
         self._radii = np.concatenate([shape.spheres[:, 3] for shape in self._shapes])
         self._lay_out()
-        self._moving = [i for i, s in enumerate(self._shape_of) if self._frames[s] > 0]
+        self._moving = np.flatnonzero([self._frames[s] > 0 for s in self._shape_of])
         self._floor = (self._radii[self._moving] + floor_m)[:, None]
         self._pairs, self._meetings = self._that_meet(spec)
         self._apart = self._radii[self._pairs].sum(0)[:, None] + clearance_m
@@ -98,14 +98,19 @@ class Body:
         x, y, z = gap * gap
         distance = np.sqrt(x + y + z)
         pairs = distance - self._apart
+        if pairs.min(initial=np.inf) < NEAR_M:
+            self._look_closer(pairs, frames, gap / distance)
+        where = tool[:, :3, 3]
+        box = (where - self.limits.lower).T, (self.limits.upper - where).T
+        return Room(tool, np.concatenate((*box, places[2].take(self._moving, 0) - self._floor, pairs)).T)
+
+    def _look_closer(self, pairs: Floats, frames: Floats, directions: Floats) -> None:
+        """Replace the room of near spheres, in `pairs` (P, B), by that of their shapes; directions (3, P, B)."""
         near = np.flatnonzero((pairs < NEAR_M).any(1))
         for meeting in set(self._meetings[near].tolist()):
             these = near[self._meetings[near] == meeting]
-            seen = self._hulls_apart(meeting, frames, gap[:, these] / distance[these])
-            pairs[these] = np.maximum(pairs[these], seen - self.clearance_m)
-        where = tool[:, :3, 3]
-        box = (where - self.limits.lower).T, (self.limits.upper - where).T
-        return Room(tool, np.concatenate((*box, places[2, self._moving] - self._floor, pairs)).T)
+            seen = self._hulls_apart(meeting, frames, directions[:, these]) - self.clearance_m
+            pairs[these] = np.maximum(pairs[these], seen)
 
     def _hulls_apart(self, meeting: int, frames: Floats, directions: Floats) -> Floats:
         """Gap (B,) between the hulls of two shapes along the best of directions (3, D, B): a plane across it parts

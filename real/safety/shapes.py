@@ -47,7 +47,14 @@ def shapes(urdf: str) -> tuple[Shape, ...]:
             surface = _surface(collision, path)
             extra = 0.0 if surface.shape[1] > 1 else SPACING_M / math.sqrt(3.0)
             outline, missed = _outline(np.unique(surface.reshape(-1, 3).round(6), axis=0))
-            found.append(Shape(link.get("name", ""), _cover(surface, extra), outline, extra + missed))
+            found.append(
+                Shape(
+                    link.get("name", ""),
+                    _cover(_cut(surface) if extra == 0.0 else surface, extra),
+                    outline,
+                    extra + missed,
+                )
+            )
     return tuple(found)
 
 
@@ -129,13 +136,17 @@ def _ball(shape: ElementTree.Element, path: Path) -> Floats:
 
 
 def _mesh(shape: ElementTree.Element, path: Path) -> Floats:
-    """The triangles of a Wavefront file, the long ones cut."""
+    """The triangles of a Wavefront file."""
     name = shape.get("filename", "")
     file = resolve(name) if "://" in name else path.parent / name
     if file.suffix != ".obj":
         raise ConfigError(f"{path}: the guard reads collision meshes from .obj files, not {file.name}")
     vertices, faces = _wavefront(file)
-    triangles = vertices[faces] * np.array(_numbers(shape.get("scale", "1 1 1")))
+    return np.asarray(vertices[faces] * np.array(_numbers(shape.get("scale", "1 1 1"))))
+
+
+def _cut(triangles: Floats) -> Floats:
+    """In parts of which no edge is longer than LONGEST_EDGE_M."""
     done = []
     while len(triangles):
         long = np.linalg.norm(triangles - np.roll(triangles, 1, axis=1), axis=2).max(1) > LONGEST_EDGE_M
