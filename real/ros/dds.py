@@ -183,10 +183,11 @@ class Waiter:
         count = _wait(self.entity._ref, self._ready, self._size, round(timeout_s * 1e9))
         if count < 0:
             raise DdsError(f"dds_waitset_wait failed with {count}")
-        ready = self._ready[: min(count, self._size)]
+        ready = self._ready[:count]  # an array ends where it ends
         if 0 in ready:
             self.bell.take()
-        return [tag for tag in ready if tag]
+            ready.remove(0)
+        return ready
 
     def wake(self) -> None:
         self.bell.set(True)

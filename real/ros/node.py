@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -37,6 +38,7 @@ class Node:
         self._clock, self._tags = Clock(), itertools.count(1)
         self.waiter = dds.Waiter(self.context.participant)
         self._ready: dict[int, Callable[[], object]] = {}
+        self._polled = 0.0
         self._entities: list[Any] = []
         self._timers: list[Timer] = []
         self._log_writer: Publisher | None = None
@@ -152,6 +154,11 @@ class Node:
     def has_parameter(self, name: str) -> bool:
         return name in self._parameters.values
 
+    def undeclared_parameters(self) -> list[str]:
+        """Names that were given from outside and that nobody has declared: rclpy ignores them, a safety limit with a
+        wrong name must not be."""
+        return sorted(self._parameters.overrides.keys() - self._parameters.values.keys())
+
     def get_parameter(self, name: str) -> Parameter:
         return self._parameters.get(name)
 
@@ -193,15 +200,19 @@ class Node:
 
     def spin_once(self, timeout_s: float | None = None) -> None:
         """Serve what is due and what has come, after waiting for it, once: each timer, one message an endpoint."""
-        until = time.monotonic() + timeout_s if timeout_s is not None else None
+        now = time.monotonic()
+        until = now + timeout_s if timeout_s is not None else math.inf
         while not self.context.stopping.is_set():
-            called = self._call_timers()
-            ready = self.waiter.wait(0.0 if called else self._patience(until))
+            called = bool(self._timers) and self._call_timers()
+            ready = self.waiter.wait(0.0 if called else self._patience(now, until))
             for tag in ready:
                 if (call := self._ready.get(tag)) is not None:
                     call()
-            self._housekeeping()
-            if called or ready or (until is not None and time.monotonic() >= until):
+            now = time.monotonic()
+            if now - self._polled > SLICE_S:
+                self._polled = now
+                self.context.complaints.poll()
+            if called or ready or now >= until:
                 return
 
     def _call_timers(self) -> bool:
@@ -212,22 +223,14 @@ class Node:
                 timer.call(now)
         return called
 
-    def _patience(self, until: float | None) -> float:
-        wait, now = SLICE_S, time.monotonic_ns()
-        for timer in self._timers:
-            if not timer.canceled:
-                wait = min(wait, (timer.due_ns - now) * 1e-9)
-        if until is not None:
-            wait = min(wait, until - now * 1e-9)
+    def _patience(self, now: float, until: float) -> float:
+        """Seconds until something is due, but no longer than a slice."""
+        wait = min(SLICE_S, until - now)
+        if self._timers:
+            due = min((t.due_ns for t in self._timers if not t.canceled), default=None)
+            if due is not None:
+                wait = min(wait, (due - time.monotonic_ns()) * 1e-9)
         return max(0.0, wait)
-
-    def _housekeeping(self) -> None:
-        now = time.monotonic()
-        if now - self._kept > SLICE_S:
-            self._kept = now
-            self.context.complaints.poll()
-
-    _kept = 0.0
 
     def _publish_log(self, level: int, name: str, text: str, caller: Any) -> None:
         if self._log_writer is not None:

@@ -28,6 +28,10 @@ class Node(_Node):
         steady = how.pop("clock", None) or Clock(clock_type=ClockType.STEADY_TIME)
         return super().create_timer(timer_period_sec, callback, clock=steady, **how)
 
+    def undeclared_parameters(self) -> list[str]:
+        """Names that were given from outside and that nobody has declared."""
+        return sorted(n for n in self._parameter_overrides if not self.has_parameter(n))
+
 
 def init(args: Sequence[str] | None = None) -> None:
     """Join the domain. `args`: the command line, with or without `--ros-args`; sys.argv if not given."""

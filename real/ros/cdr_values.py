@@ -1,0 +1,127 @@
+"""Values of CDR: what the compiled code of cdr_code.py calls for arrays, text and lists."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+SHORT = 64  # items, up to which struct is faster than numpy
+FORMATS = {
+    "bool": "?", "byte": "c", "char": "B", "int8": "b", "uint8": "B", "int16": "h", "uint16": "H", "int32": "i",
+    "uint32": "I", "int64": "q", "uint64": "Q", "float32": "f", "float64": "d",
+}  # fmt: skip
+DTYPES = {base: np.dtype(f"<{'B' if code in '?c' else code}") for base, code in FORMATS.items()}
+
+
+class MalformedError(ValueError):
+    """Bytes that are no message of the type."""
+
+
+@lru_cache
+def packer(base: str, count: int) -> Callable[..., bytes]:
+    return struct.Struct(f"<{count}{FORMATS[base]}").pack
+
+
+def array(value: Any, base: str, length: int = 0, bound: int = 0) -> tuple[int, Any]:
+    """How many numbers, and their bytes on the wire; refuses what would change them."""
+    dtype, got = DTYPES[base], value
+    if type(value) in (list, tuple) and len(value) < SHORT and base not in ("bool", "byte"):
+        got = packer(base, len(value))(*value)
+    elif type(value) is np.ndarray and value.dtype is dtype and value.ndim == 1 and value.flags.c_contiguous:
+        got = value.data
+    elif not (isinstance(value, bytes | bytearray | memoryview) and dtype.itemsize == 1):
+        value = _converted(value, base, dtype)
+        got = value.data
+    if (length and len(value) != length) or (bound and len(value) > bound):
+        raise ValueError(f"{len(value)} values, {length or f'at most {bound}'} expected")
+    return len(value), got
+
+
+def _converted(value: Any, base: str, dtype: np.dtype) -> np.ndarray:
+    if base == "byte" and type(value) in (list, tuple):
+        return np.frombuffer(b"".join(value), dtype)
+    got = np.asarray(value)
+    if got.ndim != 1:
+        raise ValueError(f"an array of shape {got.shape}, one dimension expected")
+    if not len(got):
+        return np.empty(0, dtype)
+    if base == "bool":
+        if got.dtype.kind != "b":
+            raise TypeError(f"{got.dtype} values, bool expected")
+    elif dtype.kind in "iu":
+        info = np.iinfo(dtype)
+        if got.dtype.kind not in "iu" or got.min() < info.min or got.max() > info.max:
+            raise ValueError(f"values that are no {base}")
+    elif got.dtype.kind not in "iuf":
+        raise TypeError(f"{got.dtype} values, numbers expected")
+    return np.ascontiguousarray(got, dtype)
+
+
+def flag(value: Any) -> bool:
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{value!r} is not a bool")
+    return bool(value)
+
+
+@lru_cache(1024)  # names of joints and frames come again with every message
+def text(value: str, bound: int) -> bytes:
+    encoded = value.encode()
+    if bound and len(encoded) > bound:
+        raise ValueError(f"{len(encoded)} bytes of text, at most {bound} allowed")
+    if b"\0" in encoded:
+        raise ValueError("text with a zero byte, which ends it on the wire")
+    return struct.pack("<I", len(encoded) + 1) + encoded + b"\0"
+
+
+def items(value: Any, length: int, bound: int) -> Any:
+    """A list of messages or strings, if it is one and of the right length."""
+    if isinstance(value, str | bytes) or (length and len(value) != length) or (bound and len(value) > bound):
+        raise ValueError(f"{type(value).__name__} of {len(value)}, list of {length or bound or 'any number'} expected")
+    return value
+
+
+@lru_cache(1024)
+def texts(values: tuple[str, ...], bound: int) -> bytes:
+    """All of them, from a position that is a multiple of 4 on."""
+    out = bytearray()
+    for value in values:
+        out += bytes(-len(out) & 3) + text(value, bound)
+    return bytes(out)
+
+
+def wrong(value: Any, type_name: str) -> TypeError:
+    return TypeError(f"{type(value).__name__} in place of {type_name}")
+
+
+def counted(count: int, left: int) -> range:
+    if count > left:
+        raise MalformedError(f"{count} elements in {left} bytes")
+    return range(count)
+
+
+@lru_cache(1024)
+def string(data: bytes) -> str:
+    if not data or data[-1]:
+        raise MalformedError("text without a zero byte behind it")
+    return str(data[:-1], "utf-8")
+
+
+def strings(data: bytes, at: int, memory: list[Any]) -> tuple[list[str], int]:
+    """A sequence of strings and the position behind it; `memory` holds the last one, as names rarely change."""
+    last, known = memory
+    if last and data[at : at + len(last)] == last:
+        return known.copy(), at + len(last)
+    (count,) = struct.unpack_from("<I", data, at)
+    position, values = at + 4, []
+    for _ in counted(count, len(data) - position):
+        position += (4 - position) & 3
+        (length,) = struct.unpack_from("<I", data, position)
+        values.append(string(data[position + 4 : position + 4 + length]))
+        position += 4 + length
+    if position <= len(data):
+        memory[:] = data[at:position], values.copy()
+    return values, position
