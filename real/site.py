@@ -16,6 +16,9 @@ from robolearn.errors import ConfigError, unknown
 from robolearn.registry import entry
 from robolearn.spec import RobotSpec
 
+SITE = ("limits.", "calibration.")
+"""Parameters below these are the site's alone: one with another name is an error, not ignored."""
+
 
 @dataclass(frozen=True)
 class Site:
@@ -38,7 +41,9 @@ def discover() -> None:
 def read_site(node: Any) -> Site:
     """Declares every limit of the profile as `limits.NAME`: what is set may only be tighter. Raises ConfigError."""
     discover()
-    name = parameter(node, "robot", "franka")
+    name = parameter(node, "robot", "")
+    if not name:
+        raise ConfigError("`robot` is not set: is the site's parameter file where it should be? (see configs/site)")
     profile = entry("profile", name).value
     if not isinstance(profile, ArmProfile):
         raise ConfigError(f"profile {name} is not of an arm")
@@ -57,6 +62,10 @@ def read_site(node: Any) -> Site:
     base = torch.tensor(parameter(node, "calibration.base", [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]))
     if base.shape != (7,) or not base.isfinite().all() or abs(float(base[3:].norm()) - 1.0) > 1e-3:
         raise ConfigError(f"calibration.base must be x y z (m) and a unit quaternion x y z w, got {base.tolist()}")
+    for wrong in node.undeclared_parameters():
+        if wrong.startswith(SITE):
+            known = [f"limits.{f.name}" for f in dataclasses.fields(profile.limits)] + ["calibration.base"]
+            raise ConfigError(unknown("parameter", wrong, known))
     return Site(profile, entry("robot", profile.robot).value, base)
 
 

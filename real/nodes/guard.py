@@ -116,12 +116,16 @@ class GuardNode(ros.Node):
     def _tick(self) -> None:
         now_s = self.now_s()
         decision = self.guard.command(now_s)
-        if decision.target is not None:
-            self._command(decision)
-            message = JointState(name=list(self.site.profile.joint_names), position=decision.target)
-            message.header, message.velocity = self._command.header(now_s), decision.velocity
-            self._target.publish(message)
+        self._send(decision, now_s)
         self._announce_state(decision)
+
+    def _send(self, decision: Decision, now_s: float) -> None:
+        if decision.target is None:
+            return
+        self._command(decision)
+        message = JointState(name=list(self.site.profile.joint_names), position=decision.target)
+        message.header, message.velocity = self._command.header(now_s), decision.velocity
+        self._target.publish(message)
 
     def _announce_state(self, decision: Decision) -> None:
         said = decision.state, self.guard.owner or ""
@@ -155,10 +159,11 @@ class GuardNode(ros.Node):
         self.guard.estop("the guard ends")
         until = time.monotonic() + LAST_S
         while time.monotonic() < until:
-            decision = self.guard.command(self.now_s())
-            if decision.target is None or not decision.velocity.any():  # type: ignore[union-attr]
+            now_s = self.now_s()
+            decision = self.guard.command(now_s)
+            self._send(decision, now_s)
+            if decision.velocity is None or not decision.velocity.any():
                 return
-            self._command(decision)
             time.sleep(self.dt)
 
     def _is_mine(self, endpoint: Any) -> bool:

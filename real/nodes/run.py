@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 def run(make: Callable[[], Any], args: Sequence[str] | None = None) -> int:
-    """Make the node and serve it until it is told to end; 1, and one line, for what the user got wrong."""
+    """Make the node and serve it until it is told to end; its exit code, and one line, for what the user got wrong."""
     torch.set_num_threads(1)
     try:
         ros.init(args)
@@ -23,7 +23,7 @@ def run(make: Callable[[], Any], args: Sequence[str] | None = None) -> int:
     except UserError as error:
         log.error("%s", error)
         ros.shutdown()
-        return 1
+        return error.exit_code
     try:
         ros.spin(node)
     finally:

@@ -1,0 +1,216 @@
+"""Twin, guard and policy as processes of their own over DDS: who may move the arm, and what stops it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+pytest.importorskip("real.ros", reason="neither rclpy nor cyclonedds and rosbags (extra ros)")
+pytest.importorskip("mujoco", reason="MuJoCo is not installed (extra mujoco)")
+from real import ros
+from real.connection import LATCHED, NEWEST
+from robolearn import bundle, config
+from robolearn.cli import _world
+from robolearn.policies.gaussian import GaussianPolicy
+from sim.env import SimEnv
+
+JointState = ros.interface("sensor_msgs/msg/JointState")
+JointTrajectory = ros.interface("trajectory_msgs/msg/JointTrajectory")
+Point = ros.interface("trajectory_msgs/msg/JointTrajectoryPoint")
+Numbers = ros.interface("std_msgs/msg/Float64MultiArray")
+PoseStamped = ros.interface("geometry_msgs/msg/PoseStamped")
+String = ros.interface("std_msgs/msg/String")
+Trigger = ros.interface("std_srvs/srv/Trigger")
+RATE = ["-p", "command_rate_hz:=200.0"]
+
+
+@pytest.fixture(scope="module")
+def reacher(tmp_path_factory):
+    """A bundle whose policy keeps moving: the wire is what is tested here."""
+    _world.discover()
+    env = SimEnv(config.entry("task", "franka_reach").config(), config.entry("backend", "mujoco").config(), 1)
+    torch.manual_seed(0)
+    net = {"hidden": [16], "activation": "elu", "initial_std": 0.5, "min_std": 0.1}
+    policy = GaussianPolicy(env.policy_spec(), net)
+    torch.nn.init.constant_(policy.mean[-1].bias, 0.2)
+    env.close()
+    return bundle.save(tmp_path_factory.mktemp("bundle") / "reach.zip", bundle.Bundle(policy, env.robot))
+
+
+class Stack:
+    """The processes, and a node of the test's that watches them."""
+
+    def __init__(self, folder, run, until):
+        self.folder, self.run, self.until, self.processes = folder, run, until, {}
+        ros.init(args=["test"])
+        self.node = ros.Node("watcher")
+        self.heard = {"guard/state": [], "guard/owner": []}
+        for topic in self.heard:
+            self.node.create_subscription(String, topic, lambda m, t=topic: self.heard[t].append(m.data), LATCHED)
+        self.states, self.commands = [], []
+        self.node.create_subscription(JointState, "joint_states", self.states.append, NEWEST)
+        self.node.create_subscription(JointState, "guard/target", self.commands.append, NEWEST)
+        self.goal = self.node.create_publisher(PoseStamped, "goal", LATCHED)
+        message = PoseStamped()
+        message.pose.position.x, message.pose.position.z, message.pose.orientation.x = 0.45, 0.4, 1.0
+        message.pose.orientation.w = 0.0
+        self.goal.publish(message)
+
+    def start(self, *names, words=()):
+        for name in names:
+            command = [sys.executable, "-m", f"real.nodes.{name}", "--ros-args", "-p", "robot:=franka", *RATE,
+                       "-p", f"run:={self.run}", *words]  # fmt: skip
+            log = (self.folder / f"{name}.log").open("w")
+            self.processes[name] = subprocess.Popen(command, stdout=log, stderr=log)
+
+    def spin(self, seconds=0.01):
+        ros.spin_once(self.node, timeout_sec=seconds)
+
+    def wait(self, condition, timeout_s=60.0):
+        self.until(condition, self.spin, timeout_s)
+
+    def state(self):
+        return self.heard["guard/state"][-1] if self.heard["guard/state"] else ""
+
+    def call(self, name):
+        client = self.node.create_client(Trigger, name)
+        self.wait(client.service_is_ready)
+        future = client.call_async(Trigger.Request())
+        self.wait(future.done)
+        return future.result()
+
+    def fly(self, words=()):
+        """All at work, the policy in authority."""
+        self.start("twin", "guard", "policy", words=words)
+        self.wait(lambda: self.states and self.heard["guard/state"])
+        self.wait(lambda: self.call("policy/start").success)
+        self.wait(lambda: self.state() == "active" and len(self.commands) > 10)
+
+    def still(self):
+        """Whether the last command stands."""
+        return self.commands and not any(self.commands[-1].velocity)
+
+    def kill(self, name, how=signal.SIGKILL):
+        os.kill(self.processes[name].pid, how)
+
+    def close(self):
+        for process in self.processes.values():
+            process.kill()
+            process.wait()
+        ros.shutdown()
+
+
+@pytest.fixture
+def stack(domain, tmp_path, until, reacher):
+    made = Stack(tmp_path, reacher, until)
+    yield made
+    made.close()
+
+
+def test_a_policy_moves_the_arm_when_it_is_started_and_stops_when_it_is_told(stack):
+    stack.start("twin", "guard", "policy")
+    stack.wait(lambda: stack.states and stack.heard["guard/state"])
+    first = stack.states[-1].position[:7]
+    assert stack.state() == "idle" and not stack.commands
+    stack.wait(lambda: stack.call("policy/start").success)
+    stack.wait(lambda: max(abs(stack.states[-1].position[:7] - first)) > 0.05)
+    assert stack.heard["guard/state"] == ["idle", "holding", "active"]
+    assert stack.call("policy/stop").success
+    stack.wait(lambda: stack.state() == "idle" and stack.still())
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_policy_that_dies_or_freezes_leaves_the_arm_at_rest_until_somebody_takes_it(stack, how):
+    stack.fly()
+    stack.kill("policy", how)
+    began = time.monotonic()
+    stack.wait(lambda: stack.state() != "active")
+    assert time.monotonic() - began < 0.5 and stack.state() == "holding"
+    stack.wait(lambda: stack.state() == "stopped" and stack.heard["guard/owner"][-1] == "" and stack.still())
+
+
+def test_a_robot_that_is_not_heard_is_stopped(stack):
+    stack.fly()
+    stack.kill("twin", signal.SIGSTOP)
+    stack.wait(lambda: stack.state() == "stopped")
+    stack.kill("twin", signal.SIGCONT)
+    stack.wait(stack.still)
+    assert stack.state() == "stopped"  # a recovery starts nothing
+
+
+def test_an_emergency_stop_latches_until_it_is_reset(stack):
+    stack.fly()
+    assert stack.call("guard/estop").success
+    stack.wait(lambda: stack.state() == "fault" and stack.still())
+    assert not stack.call("guard/take/policy").success
+    assert stack.call("guard/reset").success
+    stack.wait(lambda: stack.state() == "idle")
+    assert stack.call("policy/start").success
+    stack.wait(lambda: stack.state() == "active")
+
+
+def test_a_second_publisher_on_the_command_topic_is_an_emergency(stack):
+    stack.fly()
+    stack.node.create_publisher(Numbers, "forward_position_controller/commands", NEWEST)
+    stack.wait(lambda: stack.state() == "fault")
+    assert "watcher publishes on" in (stack.folder / "guard.log").read_text()
+
+
+def test_proposals_that_are_no_numbers_are_never_followed(stack):
+    stack.start("twin", "guard")
+    stack.wait(lambda: stack.states and stack.heard["guard/state"])
+    out = stack.node.create_publisher(JointTrajectory, "guard/proposals/env", NEWEST)
+    stack.wait(lambda: stack.call("guard/take/env").success)
+    at = list(stack.states[-1].position[:7])
+    for bad in ([float("nan")] * 7, at[:6], [*at, 0.0], []):
+        point = Point(positions=bad, time_from_start=ros.Duration(seconds=0.05).to_msg())
+        message = JointTrajectory(joint_names=list(stack.states[-1].name[:7]), points=[point])
+        message.header.stamp = stack.states[-1].header.stamp
+        for _ in range(5):
+            out.publish(message)
+            stack.spin(0.02)
+            message.header.stamp = stack.states[-1].header.stamp
+    stack.wait(lambda: stack.state() == "stopped")
+    moved = [max(abs(torch.tensor(c.position) - torch.tensor(at))) for c in stack.commands]
+    assert max(moved) < 0.05
+
+
+def test_without_a_guard_the_drivers_watchdog_stops_the_arm(stack):
+    stack.fly(words=["-p", "command_interface:=joint_trajectory"])
+    stack.kill("guard")
+    stack.wait(lambda: "watchdog stopped the arm" in (stack.folder / "twin.log").read_text())
+    stack.wait(lambda: max(abs(stack.states[-1].velocity[:7])) < 0.01)
+
+
+def test_a_bundle_of_another_robot_is_refused_with_what_differs(stack):
+    stack.start("policy", words=["-p", "robot:=ur5e"])
+    assert stack.processes["policy"].wait(timeout=60) == 1
+    said = (stack.folder / "policy.log").read_text()
+    assert "Traceback" not in said and "robot.name" in said and "franka" in said and "ur5e" in said
+
+
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [
+        ("limits.tool_speed_mps:=9.0", "tool_speed_mps = 9.0 is looser than"),
+        ("limits.tool_sped_mps:=0.1", "did you mean limits.tool_speed_mps"),
+        ("robot:=panda", "no profile 'panda'"),
+        ("robot:=''", "`robot` is not set"),
+    ],
+)
+def test_facts_of_a_site_that_cannot_be_are_refused(stack, word, reason):
+    stack.start("guard", words=["-p", word])
+    assert stack.processes["guard"].wait(timeout=60) == 2
+    said = (stack.folder / "guard.log").read_text()
+    assert "Traceback" not in said and reason in said
+
+
+def test_a_guard_that_is_told_to_end_brings_the_arm_to_rest_first(stack):
+    stack.fly()
+    stack.kill("guard", signal.SIGINT)
+    assert stack.processes["guard"].wait(timeout=20) == 0
+    stack.wait(stack.still)
