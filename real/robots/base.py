@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from real.safety.limits import GuardLimits
@@ -81,8 +81,6 @@ class ArmProfile(RobotProfile):
     """geometry_msgs/WrenchStamped at the tool. None: nothing measures it, and the guard's force limit cannot act."""
     command_topic: str = ""
     """In place of the interface's own."""
-    site: Mapping[str, str] = field(default_factory=dict)
-    """Notes for the docs: what a controller must be configured to, and where the numbers come from."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -29,8 +29,9 @@ Silence. Before the first `take` there is no target. After it there always is on
 named: if the guard dies, the driver's watchdog is meant to notice.
 
 Limits. What is in conflict is settled by order: the later check wins (real.safety.checks). Position, velocity, the
-tool's speed and the braking distance to the workspace's walls, the floor and the other links are kept together; the
-reference error may break acceleration and jerk, for an arm that is blocked.
+tool's speed, the workspace's walls, the floor and the distance between links always hold, with the way to a standstill
+foreseen; acceleration and jerk give way where the tool's speed or a blocked arm (reference error) demand it. The
+workspace ends a path where it leaves: the arm does not slide along a wall. From outside a limit it can only come back.
 """
 
 from __future__ import annotations
