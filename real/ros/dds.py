@@ -144,17 +144,15 @@ class Reader:
     def __init__(self, participant: Participant, topic: str, data_type: type[IdlStruct], qos: Qos):
         self.topic = Topic(participant.entity, topic, data_type)
         self.entity = DataReader(participant.subscriber, self.topic, qos)
-        self.condition = ReadCondition(self.entity, ANY)
+        self.condition, self._ref = ReadCondition(self.entity, ANY), self.entity._ref
         self.gid = self.entity.guid.bytes
 
     def take(self) -> tuple[bytes, Any] | None:
         """The next sample with its information; None when there is none. Samples without data are skipped."""
-        while True:
-            got = ddspy_take_next(self.entity._ref)
-            if not isinstance(got, tuple):
-                return None
+        while type(got := ddspy_take_next(self._ref)) is tuple:
             if got[1].valid_data:
                 return got
+        return None
 
     def close(self) -> None:
         for entity in (self.condition, self.entity, self.topic):
