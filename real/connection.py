@@ -21,6 +21,8 @@ NEWEST = ros.QoSProfile(depth=1)
 LATCHED = ros.QoSProfile(depth=1, durability=ros.DurabilityPolicy.TRANSIENT_LOCAL)
 FUTURE_S = 0.1
 """A stamp further ahead than this is of another clock."""
+NEAR_RAD = 0.1
+"""A robot is where the guard's last target is, if it is this near."""
 
 
 def seconds(stamp: Any) -> float:

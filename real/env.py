@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from real import ros
-from real.connection import LATCHED, NEWEST, Goals, JointReader, duration_of, stamp_of
+from real.connection import LATCHED, NEAR_RAD, NEWEST, Goals, JointReader, duration_of, stamp_of
 from real.pipeline import Pipeline, commands_of, objects_of, poses_of
 from real.site import Site
 from robolearn.env import Extras, Obs
@@ -57,6 +57,8 @@ class RobotEnv:
         self.device = torch.device("cpu")
         self.robot, self.observation_spec, self.action_spec = site.robot, spec.observation, spec.action
         self.pipeline = Pipeline(spec, site.robot)
+        if self.pipeline.commander.mode != "position":
+            raise RobotError(f"the policy commands {self.pipeline.commander.mode}; the guard takes positions only")
         self.step_dt, self.physics_dt = self.pipeline.dt, 1.0 / site.profile.command_rate_hz
         self.max_episode_length_s = episode_length_s
         self.max_episode_length = round(episode_length_s / self.step_dt)
@@ -65,6 +67,7 @@ class RobotEnv:
         self._return, self._due_s, self._awaiting = torch.zeros(1), 0.0, True
         self._guard = {"state": "", "owner": ""}
         self._reference: Tensor | None = None
+        self._reference_s = -math.inf  # on the steady clock
         self._connect()
 
     def _connect(self) -> None:
@@ -97,6 +100,7 @@ class RobotEnv:
         goal = torch.as_tensor((options or {}).get("joint_pos", rest), dtype=torch.float32)
         timeout_s = float((options or {}).get("timeout_s", 15.0))
         self._wait(lambda: self._age() < self._max_age, 5.0, f"no joint state on {self.site.profile.state_topic}")
+        self._wait(lambda: not self._lacking(), 5.0, f"nobody has set {', '.join(self._lacking())}")
         self._call(self._take)
         self._go(goal, time.monotonic() + timeout_s)
         target = torch.tensor(self.reader.latest.position, dtype=torch.float32)
@@ -104,7 +108,6 @@ class RobotEnv:
         self.pipeline.reset(target)
         self.episode_length_buf.zero_()
         self._return, self._awaiting, self._due_s = torch.zeros(1), False, time.monotonic()
-        self._wait(lambda: not self._lacking(), 5.0, f"nobody has set {', '.join(self._lacking())}")
         obs = self.pipeline.observe(self._state(), self.goals.scene())
         return obs, {"log": {}, "awaiting_reset": False, "observation_age_s": self._age()}
 
@@ -136,7 +139,8 @@ class RobotEnv:
     def _outcome(self, missed: bool) -> tuple[Obs, Tensor, Tensor, Tensor, Extras]:
         robot, scene = self._state(), self.goals.scene()
         reward, terminated, metrics = self.judge(robot, scene)
-        lost = self._guard["owner"] != self.source or self._age() > self._max_age
+        silent_s = time.monotonic() - self._reference_s  # a guard that was killed takes nothing away
+        lost = self._guard["owner"] != self.source or max(self._age(), silent_s) > self._max_age
         timed = self.episode_length_buf >= self.max_episode_length
         truncated = (timed | lost) & ~terminated
         self._return = self._return + reward
@@ -179,8 +183,10 @@ class RobotEnv:
         """Straight in joint space, as fast as half of the limits allow."""
         limits = self.pipeline.commander.limits
         n = len(self._arm)
-        start = self._reference if self._reference is not None else torch.tensor(self.reader.latest.position)[self._arm]
-        full = TargetState.at(torch.cat((start.float(), torch.zeros(len(limits.lower) - n)))[None])
+        start = torch.tensor(self.reader.latest.position, dtype=torch.float32)[self._arm]
+        if self._reference is not None and (self._reference - start).abs().max() < NEAR_RAD:
+            start = self._reference
+        full = TargetState.at(torch.cat((start, torch.zeros(len(limits.lower) - n)))[None])
         wanted = torch.cat((goal, torch.zeros(len(limits.lower) - n)))[None]
         slow = limits.tightened(0.5, 0.5)
         while True:
@@ -213,6 +219,8 @@ class RobotEnv:
 
     def _serve_until(self, time_s: float) -> None:
         while (left := time_s - time.monotonic()) > 0.0:
+            if not ros.ok():
+                raise RobotError("told to end")
             ros.spin_once(self.node, timeout_sec=left)
 
     def _wait(self, ready: Callable[[], bool], timeout_s: float, what: str) -> None:
@@ -234,5 +242,6 @@ class RobotEnv:
         self._guard[key] = message.data
 
     def _on_target(self, message: Any) -> None:
-        if tuple(message.name) == self.site.profile.joint_names and math.isfinite(sum(message.position)):
-            self._reference = torch.tensor(message.position, dtype=torch.float32)
+        names, position = self.site.profile.joint_names, message.position
+        if tuple(message.name) == names and len(position) == len(names) and math.isfinite(sum(position)):
+            self._reference, self._reference_s = torch.tensor(position, dtype=torch.float32), time.monotonic()

@@ -20,7 +20,7 @@ from real import ros
 from real.connection import LATCHED, NEWEST, JointReader, seconds, stamp_of
 from real.nodes.run import run
 from real.safety.guard import Decision, Guard
-from real.safety.proposals import Proposal
+from real.safety.proposals import LONGEST_CHUNK, Proposal
 from real.site import Site, parameter, read_site
 
 SOURCES = ("teleop", "env", "policy")
@@ -52,7 +52,7 @@ class GuardNode(ros.Node):
             dict(zip(self.site.robot.arm_joints, profile.joint_names, strict=True)), self.site.robot
         )
         self._arm = self.reader.columns(self.site.robot.arm_joints)
-        self._publishers(sources)
+        self._connect(sources)
         self._said: tuple[str, str] = ("", "")
         self.create_subscription(JointState, profile.state_topic, self._on_state, NEWEST)
         if profile.wrench_topic:
@@ -62,7 +62,7 @@ class GuardNode(ros.Node):
         self.create_timer(REPORT_S, self._report)
         self._announce_state(Decision(None, None, "idle", ()))
 
-    def _publishers(self, sources: tuple[str, ...]) -> None:
+    def _connect(self, sources: tuple[str, ...]) -> None:
         profile = self.site.profile
         self._command = Commands(self, self.site)
         self._state = self.create_publisher(String, "guard/state", LATCHED)
@@ -103,11 +103,12 @@ class GuardNode(ros.Node):
         self.guard.observe_wrench(self.now_s(), (f.x, f.y, f.z, t.x, t.y, t.z), seconds(message.header.stamp))
 
     def _on_proposal(self, source: str, message: Any) -> None:
-        times = [seconds(p.time_from_start) for p in message.points]
+        points = message.points[: LONGEST_CHUNK + 1]  # one too many is refused; a million would cost periods
+        times = [seconds(p.time_from_start) for p in points]
         period = times[0] if times else 0.0
         if not np.allclose(times, period * np.arange(1, len(times) + 1), atol=1e-6):
             period = 0.0  # not evenly spaced: refused as a malformed period
-        targets = [list(p.positions) for p in message.points]
+        targets = [list(p.positions) for p in points]
         proposal = Proposal(tuple(message.joint_names), targets, seconds(message.header.stamp), period)
         self.guard.propose(source, self.now_s(), proposal)
 
@@ -123,9 +124,10 @@ class GuardNode(ros.Node):
         if decision.target is None:
             return
         self._command(decision)
-        message = JointState(name=list(self.site.profile.joint_names), position=decision.target)
-        message.header, message.velocity = self._command.header(now_s), decision.velocity
-        self._target.publish(message)
+        names, header = list(self.site.profile.joint_names), self._command.header(now_s)
+        self._target.publish(
+            JointState(header=header, name=names, position=decision.target, velocity=decision.velocity)
+        )
 
     def _announce_state(self, decision: Decision) -> None:
         said = decision.state, self.guard.owner or ""
@@ -137,7 +139,9 @@ class GuardNode(ros.Node):
 
     def _report(self, reasons: Sequence[str] = ()) -> None:
         """Diagnostics; and a second publisher on the command topic is an emergency."""
-        others = [e for e in self.get_publishers_info_by_topic(self._command.topic) if not self._is_mine(e)]
+        found = self.get_publishers_info_by_topic(self._command.topic)
+        mine = next((e for e in found if self._is_mine(e)), None)
+        others = [e for e in found if e is not mine]  # a second guard has this one's name
         if others:
             self.guard.estop(
                 f"{', '.join(sorted({e.node_name for e in others}))} publishes on {self._command.topic} too"

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from real import ros
-from real.connection import LATCHED, NEWEST, Goals, JointReader, duration_of, stamp_of
+from real.connection import LATCHED, NEAR_RAD, NEWEST, Goals, JointReader, duration_of, stamp_of
 from real.nodes.run import run
 from real.pipeline import Pipeline, commands_of, objects_of, poses_of
 from real.site import parameter, read_site
@@ -30,8 +30,6 @@ from robolearn.errors import ConfigError
 
 SOURCE = "policy"
 REPORT_S = 1.0
-NEAR_RAD = 0.1
-"""A robot is where the guard's last target is, if it is this near."""
 
 JointState = ros.interface("sensor_msgs/msg/JointState")
 JointTrajectory = ros.interface("trajectory_msgs/msg/JointTrajectory")
@@ -60,11 +58,13 @@ class PolicyNode(ros.Node):
             raise ConfigError(
                 f"the policy moves {', '.join(self.pipeline.joints)}; the guard takes the arm's joints only"
             )
+        if self.pipeline.commander.mode != "position":
+            raise ConfigError(f"the policy commands {self.pipeline.commander.mode}; the guard takes positions only")
         self.policy = self.bundle.policy
         self.dt, self.max_age_s = self.pipeline.dt, self.site.profile.limits.proposal_timeout_s
         self.running = False
         self._start_when_ready = parameter(self, "start", False)
-        self._asked = False
+        self._asked_s: float | None = None  # the guard, for authority, on the steady clock
         self._guard = {"state": "", "owner": ""}
         self._names = list(self.pipeline.joints)
         self.ages, self.thinking, self.periods = Spread(), Spread(), Spread()
@@ -111,19 +111,28 @@ class PolicyNode(ros.Node):
         """Ask the guard for authority; the first proposal follows its answer."""
         if self.running:
             return True, "it is running"
+        patience_s = self.site.profile.limits.stop_after_s
+        if self._asked_s is not None and time.monotonic() - self._asked_s < patience_s:
+            return True, "asked the guard already"
         missing = self._missing()
         if missing:
             return False, missing
         if not self._take.service_is_ready():
             return False, "there is no guard"
-        self._asked = True
+        self._asked_s = time.monotonic()
         self._take.call_async(Trigger.Request()).add_done_callback(self._on_taken)
         return True, "asked the guard"
 
     def _on_taken(self, future: Any) -> None:
-        answer, self._asked = future.result(), False
+        answer, asked_s, self._asked_s = future.result(), self._asked_s, None
+        if self.running:
+            return
         if answer is None or not answer.success:
             self.get_logger().warning(f"not started: {answer.message if answer else 'no answer of the guard'}")
+            return
+        if asked_s is None or time.monotonic() - asked_s > self.site.profile.limits.stop_after_s:
+            self._release.call_async(Trigger.Request())  # by now the guard may have taken it away again
+            self.get_logger().warning("not started: told to stop, or the guard's answer came too late")
             return
         self.running = True
         self._guard["owner"] = SOURCE
@@ -131,6 +140,7 @@ class PolicyNode(ros.Node):
         self.get_logger().info("started")
 
     def stop(self) -> tuple[bool, str]:
+        self._asked_s = None
         if self.running:
             self._halt("stopped")
             self._release.call_async(Trigger.Request())
@@ -156,7 +166,8 @@ class PolicyNode(ros.Node):
             self._halt(f"the guard gave authority to {message.data or 'nobody'} ({self._guard['state']})")
 
     def _on_target(self, message: Any) -> None:
-        if tuple(message.name) == self.site.profile.joint_names:
+        names = self.site.profile.joint_names
+        if tuple(message.name) == names and len(message.position) == len(names):
             self._reference = torch.tensor(message.position, dtype=torch.float32)
 
     # --- a period -------------------------------------------------------------------------------------------
@@ -172,7 +183,7 @@ class PolicyNode(ros.Node):
 
     def _tick(self) -> None:
         began = time.monotonic()
-        if self._start_when_ready and not self.running and not self._asked and not self._missing():
+        if self._start_when_ready and not self.running and self._asked_s is None and not self._missing():
             started, _ = self.start()
             self._start_when_ready = not started
         if not self.running:

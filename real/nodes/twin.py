@@ -48,6 +48,7 @@ class Arm:
         self.backend = config.build(cfg, scene=scene, num_envs=1, device=torch.device("cpu"), seed=0)
         self.robot, self.watchdog_s = robot, watchdog_s
         self._arm = [robot.joint_names.index(n) for n in robot.arm_joints]
+        self._ends = [torch.tensor(robot.of(n, robot.arm_joints)) for n in ("lower", "upper")]
         self.target = torch.tensor([robot.default_joint_pos])
         self.stopped, self._heard_s = False, float("-inf")
         self.place(self.target[0])
@@ -60,10 +61,10 @@ class Arm:
         self.backend.forward()
 
     def command(self, arm: Tensor, now_s: float) -> None:
-        """Set-points (n,) of the arm's joints."""
+        """Set-points (n,) for the arm's joints, cut off at the ends of these."""
         self._heard_s = now_s
         if not self.stopped:
-            self.target[0, self._arm] = arm
+            self.target[0, self._arm] = arm.clamp(*self._ends)
 
     def recover(self) -> None:
         """After the watchdog: it stands where it is, and listens again."""
@@ -117,7 +118,10 @@ class TwinNode(ros.Node):
         super().__init__("twin")
         self.site = read_site(self)
         profile = self.site.profile
-        self.dt = 1.0 / parameter(self, "rate_hz", 240.0)
+        rate_hz = parameter(self, "rate_hz", 240.0)
+        if not 0.0 < rate_hz < float("inf"):
+            raise ConfigError(f"rate_hz must be above 0, got {rate_hz}")
+        self.dt = 1.0 / rate_hz
         self.arm = Arm(self.site.robot, parameter(self, "backend", "mujoco"), self.dt, profile.watchdog_s)
         faults = {n: parameter(self, n, 0.0) for n in ("delay_s", "jitter_s", "loss")}
         self.lines = Line(**faults, seed=0), Line(**faults, seed=1)  # of commands, and of states
@@ -145,10 +149,10 @@ class TwinNode(ros.Node):
 
     def _on_command(self, message: Any) -> None:
         target = self._read(message, self.site.profile)
-        if target is None or len(target) != len(self.site.robot.arm_joints) or not np.isfinite(target).all():
+        values = torch.tensor([] if target is None else target, dtype=torch.float32)
+        if len(values) != len(self.site.robot.arm_joints) or not values.isfinite().all():
             self.refused += 1
             return
-        values = torch.tensor(target, dtype=torch.float32)
         self.lines[0].send(time.monotonic(), lambda: self.arm.command(values, time.monotonic()))
 
     def _on_place(self, message: Any) -> None:
