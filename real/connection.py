@@ -58,7 +58,7 @@ class JointReader:
         self._needed = {i for i, n in enumerate(robot.joint_names) if n in robot.arm_joints}
         rest = np.array(robot.default_joint_pos)
         self.latest = Reading(-math.inf, rest, np.zeros_like(rest), np.zeros_like(rest))
-        self._stamps = np.full(len(rest), -math.inf)
+        self._stamps, self._now_s = np.full(len(rest), -math.inf), -math.inf
         self.refused: dict[str, int] = {}
 
     def columns(self, joints: tuple[str, ...]) -> list[int]:
@@ -67,6 +67,9 @@ class JointReader:
 
     def __call__(self, message: Any, now_s: float) -> bool:
         """Take it in; False, and counted by reason, if it cannot be used."""
+        if now_s < self._now_s - FUTURE_S:
+            self._stamps[:] = -math.inf  # the clock went back: all that comes would be older than these
+        self._now_s = now_s
         reason = self._why_not(message, now_s)
         if reason:
             self.refused[reason] = self.refused.get(reason, 0) + 1
