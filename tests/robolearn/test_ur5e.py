@@ -54,6 +54,8 @@ def test_stretched_out_it_reaches_forward_by_the_sum_of_its_links():
 
 def test_it_weighs_what_is_published():
     links = ElementTree.parse(resolve(UR5E.urdf)).findall("link")
-    masses = {e.get("name"): float(e.find("inertial/mass").get("value")) for e in links if e.find("inertial") is not None}
+    masses = {
+        e.get("name"): float(e.find("inertial/mass").get("value")) for e in links if e.find("inertial") is not None
+    }
     del masses["base_link"]  # it stands
     assert list(masses.values()) == [3.761, 8.058, 2.846, 1.37, 1.3, 0.365]
