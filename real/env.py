@@ -117,14 +117,14 @@ class RobotEnv:
             raise ValueError(f"the action must be (1, {self.action_spec.dim}), got {tuple(action.shape)}")
         if self._awaiting:
             raise RobotError("the episode is over: call reset(), which moves the arm")
-        before = self.pipeline.commander.last.position.clone()
         command = self.pipeline.command(action.detach().float())
         missed = time.monotonic() > self._due_s + self.step_dt
         self._due_s = time.monotonic() if missed else self._due_s
         self._propose(command.target[0, : len(self._arm)], self.reader.latest.stamp_s)
         self._due_s += self.step_dt
         self._serve_until(self._due_s)
-        self._follow_guard(before)
+        if self._reference is not None:
+            self.pipeline.follow(self._reference)
         self.common_step_counter += 1
         self.episode_length_buf += 1
         return self._outcome(missed)
@@ -154,19 +154,6 @@ class RobotEnv:
             "guard": self._guard["state"],
         }  # fmt: skip
         return obs, reward, terminated, truncated, extras
-
-    def _follow_guard(self, before: Tensor) -> None:
-        """What the guard let through counts as applied, where it is not what was asked for."""
-        if self._reference is None:
-            return
-        n, commander = len(self._arm), self.pipeline.commander
-        slack = 2.0 * self.physics_dt * commander.limits.velocity[:n]
-        if ((self._reference - commander.last.position[0, :n]).abs() > slack).any():
-            reached = commander.last.position.clone()
-            reached[0, :n] = self._reference
-            commander.last.position = reached
-            self.pipeline.target[0, self._arm] = self._reference
-            self.pipeline.action = commander.term.action(reached, before)
 
     def _state(self) -> RobotState:
         latest = self.reader.latest

@@ -11,10 +11,13 @@ from torch import Tensor
 from robolearn.actions import Command, Commander
 from robolearn.env import Obs
 from robolearn.kinematics import Chain
+from robolearn.limits import TargetState
 from robolearn.observation import ObservationMemory, ObservationTerms
 from robolearn.spec import ObservationSpec, PolicySpec, RobotSpec, TermSpec
 from robolearn.state import RobotState, SceneState
 
+LATE_S, STILL_RAD = 0.02, 1e-3
+"""How far behind its proposal a guard is that clips nothing: by the way there and back, and rounded corners."""
 GROUP = "policy"
 """All that a robot observes: what else there is, is for learners."""
 
@@ -39,6 +42,7 @@ class Pipeline:
         self._everyone = torch.ones(1, dtype=torch.bool)
         self.target = torch.tensor([robot.default_joint_pos])
         self.action = self.commander.rest[None]
+        self._before = self.commander.last
         self._checked = False
 
     def reset(self, target: Tensor) -> None:
@@ -66,10 +70,25 @@ class Pipeline:
 
     def command(self, action: Tensor) -> Command:
         """One period's set-points for action (1, A), through the limits."""
+        self._before = self.commander.last
         command = self.commander(action)
         self.action = command.applied_action
         self.target = self.target.index_copy(1, torch.tensor(self._driven), command.target)
         return command
+
+    def follow(self, sent: Tensor) -> bool:
+        """Where what was sent to the arm in the last period, (n,) rad, is not what `command` asked for, it counts as
+        let through, as a clipped command does in simulation. Whether it was something else."""
+        asked, before, n = self.commander.last, self._before, len(sent)
+        slack = LATE_S * asked.velocity[0, :n].abs() + STILL_RAD
+        if not ((sent - asked.position[0, :n]).abs() > slack).any():
+            return False
+        reached = torch.cat((sent[None], asked.position[:, n:]), dim=1)
+        velocity = (reached - before.position) / self.dt
+        self.commander.last = TargetState(reached, velocity, (velocity - before.velocity) / self.dt)
+        self.action = self.commander.term.action(reached, before.position)
+        self.target = self.target.index_copy(1, torch.tensor(self._driven), reached)
+        return True
 
     @property
     def joints(self) -> tuple[str, ...]:

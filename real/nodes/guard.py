@@ -138,7 +138,7 @@ class GuardNode(ros.Node):
             self._report(decision.reasons)
 
     def _report(self, reasons: Sequence[str] = ()) -> None:
-        """Diagnostics; and a second publisher on the command topic is an emergency."""
+        """Diagnostics; and a second publisher on the command topic, or of the owner's proposals, is an emergency."""
         found = self.get_publishers_info_by_topic(self._command.topic)
         mine = next((e for e in found if self._is_mine(e)), None)
         others = [e for e in found if e is not mine]  # a second guard has this one's name
@@ -146,6 +146,9 @@ class GuardNode(ros.Node):
             self.guard.estop(
                 f"{', '.join(sorted({e.node_name for e in others}))} publishes on {self._command.topic} too"
             )
+        owner = self.guard.owner
+        if owner and self.count_publishers(f"guard/proposals/{owner}") > 1:
+            self.guard.estop(f"{owner} has authority, and more than one node proposes as {owner}")
         counts = [
             KeyValue(key=k, value=f"{c.count}" + (f" (last: {c.last})" if c.last else ""))
             for k, c in self.guard.clips.items()

@@ -68,7 +68,8 @@ class PolicyNode(ros.Node):
         self._guard = {"state": "", "owner": ""}
         self._names = list(self.pipeline.joints)
         self.ages, self.thinking, self.periods = Spread(), Spread(), Spread()
-        self.counts = {"proposals": 0, "stale state": 0, "no goal": 0}
+        self.counts = {"proposals": 0, "clipped by the guard": 0, "stale state": 0, "no goal": 0}
+        self._proposed = False  # in this episode
         self._last_tick = 0.0
         self._connect()
 
@@ -153,6 +154,7 @@ class PolicyNode(ros.Node):
         if self._reference is not None and (self._reference - target[arm]).abs().max() < NEAR_RAD:
             target[arm] = self._reference
         self.pipeline.reset(target)
+        self._proposed = False
         self.policy.reset(torch.ones(1, dtype=torch.bool))
         return True, "a new episode"
 
@@ -204,6 +206,8 @@ class PolicyNode(ros.Node):
         latest, pipeline = self.reader.latest, self.pipeline
         self.ages.add(self.now_s() - latest.stamp_s)
         joints = (torch.tensor(v, dtype=torch.float32) for v in (latest.position, latest.velocity, latest.effort))
+        if self._proposed and self._reference is not None and pipeline.follow(self._reference):
+            self.counts["clipped by the guard"] += 1
         state = pipeline.state(latest.stamp_s, *joints)
         action = self.policy.act(pipeline.observe(state, self.goals.scene()))
         command = pipeline.command(action)
@@ -211,6 +215,7 @@ class PolicyNode(ros.Node):
         header = ros.interface("std_msgs/msg/Header")(stamp=stamp_of(latest.stamp_s))
         self._proposals.publish(JointTrajectory(header=header, joint_names=self._names, points=[point]))
         self.counts["proposals"] += 1
+        self._proposed = True
 
     def _report(self) -> None:
         figures = {"period": self.periods, "inference": self.thinking, "state age": self.ages}

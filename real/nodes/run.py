@@ -24,6 +24,9 @@ def run(make: Callable[[], Any], args: Sequence[str] | None = None) -> int:
         log.error("%s", error)
         ros.shutdown()
         return error.exit_code
+    except KeyboardInterrupt:
+        ros.shutdown()
+        return 130
     try:
         ros.spin(node)
     finally:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,19 @@ import rclpy
 from rclpy.action import ActionClient, ActionServer, CancelResponse, GoalResponse
 from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
-from rclpy.executors import ExternalShutdownException
+from rclpy.exceptions import InvalidParameterTypeException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node as _Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 from rclpy.time import Time
 from rclpy.utilities import remove_ros_args as _remove_ros_args
+
+from robolearn.errors import ConfigError
+
+SLICE_S = 0.2  # signals are noticed at least this often
 
 
 class Node(_Node):
@@ -28,31 +36,63 @@ class Node(_Node):
         steady = how.pop("clock", None) or Clock(clock_type=ClockType.STEADY_TIME)
         return super().create_timer(timer_period_sec, callback, clock=steady, **how)
 
+    def declare_parameter(self, *args: Any, **how: Any) -> Any:
+        try:
+            return super().declare_parameter(*args, **how)
+        except InvalidParameterTypeException as error:
+            raise ConfigError(f"{self.get_name()}: {error}") from None
+
     def undeclared_parameters(self) -> list[str]:
         """Names that were given from outside and that nobody has declared."""
         return sorted(n for n in self._parameter_overrides if not self.has_parameter(n))
 
 
+_stopping = threading.Event()
+_handlers: dict[int, Any] = {}
+
+
 def init(args: Sequence[str] | None = None) -> None:
-    """Join the domain. `args`: the command line, with or without `--ros-args`; sys.argv if not given."""
-    rclpy.init(args=None if args is None else list(args))
+    """Join the domain. `args`: the command line, with or without `--ros-args`; sys.argv if not given. SIGINT and
+    SIGTERM end `spin`, and leave what is open open: a guard has to brake first."""
+    rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
+    _stopping.clear()
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            _handlers[number] = signal.signal(number, _stop)
+
+
+def _stop(number: int, frame: Any) -> None:
+    _stopping.set()
+    _restore_signals()
+
+
+def _restore_signals() -> None:
+    while _handlers:
+        signal.signal(*_handlers.popitem())
 
 
 def ok() -> bool:
-    return rclpy.ok()
+    return rclpy.ok() and not _stopping.is_set()
 
 
 def shutdown() -> None:
     """A second time, or before `init`, nothing happens."""
+    if threading.current_thread() is threading.main_thread():
+        _restore_signals()
     rclpy.try_shutdown()
 
 
 def spin(node: Node) -> None:
     """Serve the node until SIGINT, SIGTERM or `shutdown`, then return; neither signal raises here."""
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
     try:
-        rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        rclpy.try_shutdown()
+        while ok():
+            executor.spin_once(timeout_sec=SLICE_S)
+    except ExternalShutdownException:
+        pass
+    finally:
+        executor.remove_node(node)
 
 
 def spin_once(node: Node, timeout_sec: float | None = None) -> None:

@@ -46,6 +46,21 @@ def test_observations_and_set_points_are_those_of_the_simulator(task, action):
     env.close()
 
 
+def test_what_the_guard_sent_instead_counts_as_let_through():
+    env = world("franka_reach")
+    pipeline, rest = Pipeline(env.policy_spec(), env.robot), torch.tensor(env.robot.default_joint_pos)
+    pipeline.reset(rest)
+    pipeline.command(torch.ones(1, 7))
+    asked = pipeline.target[0, :7].clone()
+    assert not pipeline.follow(asked) and (pipeline.action > 0.0).all()
+    assert not pipeline.follow(asked - 0.01 * (asked - rest[:7]) / pipeline.dt)  # 10 ms late
+    assert pipeline.follow(rest[:7])  # a wall
+    assert pipeline.target[0].equal(rest) and pipeline.action.abs().max() < 1e-6
+    pipeline.command(torch.ones(1, 7))
+    assert pipeline.target[0, :7].allclose(asked)  # from where it stands, at rest
+    env.close()
+
+
 def test_goals_and_objects_are_named():
     spec = world("franka_lift").observation_spec
     assert commands_of(spec) == ("height",) and objects_of(spec) == ("cube",)
