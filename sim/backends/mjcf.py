@@ -78,8 +78,10 @@ def _add_robot(spec: Any, name: str, cfg: RobotCfg, visual: bool) -> None:
     robot = cfg.spec
     child = mujoco.MjSpec.from_string(_urdf(robot, visual))
     frame = spec.worldbody.add_frame(pos=list(cfg.pose[:3]), quat=wxyz(cfg.pose[3:]))
-    for first, second in robot.contact_exclude:
-        child.add_exclude(bodyname1=first, bodyname2=second)
+    bodies = {body.name for body in child.bodies}
+    for pair in urdf.apart(urdf.prepared(robot), robot.contact_exclude):  # MuJoCo lets neighbours of a fixed base touch
+        if bodies.issuperset(pair):
+            child.add_exclude(bodyname1=pair[0], bodyname2=pair[1])
     for body in child.bodies[1:]:
         body.gravcomp = 1.0 if robot.gravity_compensation else 0.0
     if robot.quadrotor is not None:  # drawn only: MuJoCo flies no quadrotors

@@ -73,7 +73,10 @@ class Folder:
 
     @contextlib.contextmanager
     def started(self, *entries: str) -> Iterator[subprocess.Popen[bytes]]:
-        process = subprocess.Popen([*LAUNCH, self.file(*entries)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            [*LAUNCH, self.file(*entries)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # nohup of these tests is not its own
+        )  # fmt: skip
         patience = threading.Timer(PATIENCE_S, process.kill)  # whoever reads its output then learns the end
         patience.start()
         try:

@@ -105,8 +105,8 @@ def test_the_graph_names_the_nodes_behind_a_topic(make_node, spawn, until):
     spawn(PEER, "talker", "/chatter", 0.1, "--ros-args", "-r", "__node:=second")
     names = lambda: {(i.node_namespace, i.node_name) for i in node.get_publishers_info_by_topic("chatter")}  # noqa: E731
     until(lambda: names() == {("/", "watches"), ("/", "second")})
-    assert ("talker", "/far") in node.get_node_names_and_namespaces()
-    assert ("/far/chatter", ["std_msgs/msg/String"]) in node.get_topic_names_and_types()
+    until(lambda: ("talker", "/far") in node.get_node_names_and_namespaces())
+    until(lambda: ("/far/chatter", ["std_msgs/msg/String"]) in node.get_topic_names_and_types())
     assert {i.topic_type for i in node.get_publishers_info_by_topic("chatter")} == {"std_msgs/msg/String"}
 
 
