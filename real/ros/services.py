@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ PATIENCE_S = 0.1  # for the client's reader to be discovered, which may come aft
 WAITING = 100  # replies; the oldest gives way
 
 
-class _Pair:
+class _Pair(ABC):
     """The two topics of a service as one side has them."""
 
     def __init__(self, node: Node, service: type[Srv], name: str, serves: bool):
@@ -46,8 +47,9 @@ class _Pair:
     def malformed(self) -> int:
         return self.inlet.malformed
 
+    @abstractmethod
     def _ready(self) -> None:
-        raise NotImplementedError
+        """Something has come to the inlet."""
 
     def readers_of(self, key: str) -> list[str]:
         """What the matched readers call themselves."""
