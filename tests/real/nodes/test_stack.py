@@ -15,6 +15,7 @@ from real.connection import LATCHED, NEWEST
 from robolearn import bundle, config
 from robolearn.cli import _world
 from robolearn.policies.gaussian import GaussianPolicy
+from robolearn.robots.franka import FRANKA
 from sim.env import SimEnv
 
 JointState = ros.interface("sensor_msgs/msg/JointState")
@@ -181,6 +182,25 @@ def test_proposals_that_are_no_numbers_are_never_followed(stack):
     stack.wait(lambda: stack.state() == "stopped")
     moved = [max(abs(torch.tensor(c.position) - torch.tensor(at))) for c in stack.commands]
     assert moved and all(m < 0.05 for m in moved)  # NaN is not
+
+
+def test_targets_that_are_absurd_move_the_arm_within_its_limits_only(stack):
+    stack.start("twin", "guard")
+    stack.wait(lambda: stack.states and stack.heard["guard/state"])
+    out = stack.node.create_publisher(JointTrajectory, "guard/proposals/env", NEWEST)
+    stack.wait(lambda: stack.call("guard/take/env").success)
+    for _ in range(20):
+        point = Point(positions=[1e300] * 7, time_from_start=ros.Duration(seconds=0.05).to_msg())
+        message = JointTrajectory(joint_names=list(stack.states[-1].name[:7]), points=[point])
+        message.header.stamp = stack.states[-1].header.stamp
+        out.publish(message)
+        stack.spin(0.02)
+    stack.wait(lambda: stack.state() == "stopped" and stack.still())
+    fastest = torch.tensor(FRANKA.of("velocity_limit", FRANKA.arm_joints)) + 1e-6
+    low, high = (torch.tensor(FRANKA.of(n, FRANKA.arm_joints)) for n in ("lower", "upper"))
+    for command in stack.commands:
+        assert (torch.tensor(command.velocity).abs() <= fastest).all()
+        assert ((torch.tensor(command.position) >= low) & (torch.tensor(command.position) <= high)).all()
 
 
 def test_without_a_guard_the_drivers_watchdog_stops_the_arm(stack):
