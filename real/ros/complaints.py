@@ -1,21 +1,28 @@
 """What the DDS library complains about, read back: it checks payloads itself and drops what is malformed.
 
-It is told to trace its warnings into a file in memory (it also prints them on stderr, which cannot be turned off). Here
-each sample that it dropped is counted for its topic, and each kind of complaint is logged once.
+It is told to trace its warnings into a file in memory. Here each sample that it dropped is counted for its topic, and
+each kind of complaint is logged once. It would also print every one of them on stderr: thousands, of a broken peer.
 """
 
 from __future__ import annotations
 
+import ctypes as ct
 import logging
 import os
 import re
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+from cyclonedds.internal import DDS
 
 log = logging.getLogger("ros.dds")
 MALFORMED = re.compile(r"deserialization (?P<topic>\S+?/\S*)/[^\s/]+ failed")
 NUMBERS = re.compile(r"[0-9a-f]*\d[0-9a-f]*")
 KINDS = 100  # remembered; later ones are not logged
 ROOM = 2**20  # bytes, after which what has been read is freed
+USUAL = 7  # fatal, error, warning: what it logs by default
 
 
 class Complaints:
@@ -54,3 +61,28 @@ class Complaints:
     def close(self) -> None:
         """To be called when the domain is gone."""
         os.close(self._file)
+
+
+@contextmanager
+def unprinted() -> Iterator[None]:
+    """A domain that is created meanwhile prints no complaints for as long as it lives: it keeps the FILE that C calls
+    stderr at this moment. Errors of the configuration are printed nevertheless. Only glibc lets stderr be assigned."""
+    libc = ct.CDLL(None)
+    if not hasattr(libc, "gnu_get_libc_version"):
+        yield
+        return
+    DDS._dll_handle.dds_set_log_mask(USUAL)  # before anything is assigned: it remembers stderr for errors here
+    variable = ct.c_void_p.in_dll(libc, "stderr")
+    kept, variable.value = variable.value, _nowhere()
+    try:
+        yield
+    finally:
+        variable.value = kept
+
+
+@cache
+def _nowhere() -> int:
+    """A FILE that takes everything; one a process, never closed."""
+    fopen = ct.CDLL(None).fopen
+    fopen.restype = ct.c_void_p
+    return fopen(b"/dev/null", b"w")

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from cyclonedds.core import Policy, Qos
+from cyclonedds.core import DDSException, Policy, Qos
 from cyclonedds.domain import Domain
 
 from real.ros import dds, log
 from real.ros.arguments import Arguments, cyclonedds_config, domain_id
-from real.ros.complaints import Complaints
+from real.ros.complaints import Complaints, unprinted
 from real.ros.graph import Graph
+from robolearn.errors import ConfigError
 
 if TYPE_CHECKING:
     from real.ros.node import Node
@@ -37,8 +38,13 @@ class Context:
         self.stopping = threading.Event()
         log.configure(self.arguments.log_levels)
         self.complaints = Complaints()
-        self.domain = Domain(self.domain_id, cyclonedds_config(self.complaints.config))
-        self.participant = dds.Participant(self.domain_id, Qos(Policy.Userdata(b"enclave=/;")))
+        try:
+            with unprinted():
+                self.domain = Domain(self.domain_id, cyclonedds_config(self.complaints.config))
+            self.participant = dds.Participant(self.domain_id, Qos(Policy.Userdata(b"enclave=/;")))
+        except DDSException as error:
+            why = "is CYCLONEDDS_URI right, and the domain not full?"
+            raise ConfigError(f"cannot join DDS domain {self.domain_id}: {why} ({error})") from None
         self.graph = Graph(self.participant)
         self._csid = 0
         self._handlers: dict[int, Any] = {}
