@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-SHORT = 64  # items, up to which struct is faster than numpy
+SHORT = 64  # items, up to which struct is faster than numpy, and a copy than a view
+OCTETS = ("bool", "byte")  # which struct would take for more than they are
 FORMATS = {
     "bool": "?", "byte": "c", "char": "B", "int8": "b", "uint8": "B", "int16": "h", "uint16": "H", "int32": "i",
     "uint32": "I", "int64": "q", "uint64": "Q", "float32": "f", "float64": "d",
@@ -21,29 +22,49 @@ class MalformedError(ValueError):
     """Bytes that are no message of the type."""
 
 
-@lru_cache
+@lru_cache(1024)
 def packer(base: str, count: int) -> Callable[..., bytes]:
     return struct.Struct(f"<{count}{FORMATS[base]}").pack
 
 
-def array(value: Any, base: str, length: int = 0, bound: int = 0) -> tuple[int, Any]:
-    """How many numbers, and their bytes on the wire; refuses what would change them."""
-    dtype, got = DTYPES[base], value
-    if type(value) in (list, tuple) and len(value) < SHORT and base not in ("bool", "byte"):
-        got = packer(base, len(value))(*value)
-    elif type(value) is np.ndarray and value.dtype is dtype and value.ndim == 1 and value.flags.c_contiguous:
-        got = value.data
-    elif not (isinstance(value, bytes | bytearray | memoryview) and dtype.itemsize == 1):
+@lru_cache(1024)
+def counting_packer(base: str, count: int, padding: int) -> Callable[..., bytes]:
+    return struct.Struct(f"<I{padding}x{count}{FORMATS[base]}").pack
+
+
+def sequence(out: bytearray, value: Any, base: str, wide: int, bound: int) -> None:
+    """Append numbers with their count, at a multiple of 4. `wide`: 4 for numbers of 8 bytes, which may need as much
+    padding behind the count, else 0."""
+    count = len(value)
+    padding = len(out) & wide if count else 0
+    if type(value) in (list, tuple) and count < SHORT and base not in OCTETS and not 0 < bound < count:
+        out += counting_packer(base, count, padding)(count, *value)
+    else:
+        data = array(value, base, bound=bound)
+        out += counting_packer(base, 0, padding)(len(value))
+        out += data
+
+
+def array(value: Any, base: str, length: int = 0, bound: int = 0) -> Any:
+    """The bytes of numbers on the wire; refuses what would change them."""
+    dtype, count = DTYPES[base], len(value)
+    if (length and count != length) or (bound and count > bound):
+        raise ValueError(f"{count} values, {length or f'at most {bound}'} expected")
+    if type(value) in (list, tuple) and count < SHORT and base not in OCTETS:
+        return packer(base, count)(*value)
+    if isinstance(value, bytes | bytearray | memoryview) and dtype.itemsize == 1:
+        return value
+    if not (type(value) is np.ndarray and value.dtype is dtype and value.ndim == 1):
         value = _converted(value, base, dtype)
-        got = value.data
-    if (length and len(value) != length) or (bound and len(value) > bound):
-        raise ValueError(f"{len(value)} values, {length or f'at most {bound}'} expected")
-    return len(value), got
+    return value.tobytes() if count < SHORT else np.ascontiguousarray(value).data
 
 
 def _converted(value: Any, base: str, dtype: np.dtype) -> np.ndarray:
     if base == "byte" and type(value) in (list, tuple):
-        return np.frombuffer(b"".join(value), dtype)
+        joined = np.frombuffer(b"".join(value), dtype)
+        if len(joined) != len(value):
+            raise ValueError("bytes of length 1 expected")
+        return joined
     got = np.asarray(value)
     if got.ndim != 1:
         raise ValueError(f"an array of shape {got.shape}, one dimension expected")
@@ -113,7 +134,7 @@ def string(data: bytes) -> str:
 def strings(data: bytes, at: int, memory: list[Any]) -> tuple[list[str], int]:
     """A sequence of strings and the position behind it; `memory` holds the last one, as names rarely change."""
     last, known = memory
-    if last and data[at : at + len(last)] == last:
+    if last and data.startswith(last, at):
         return known.copy(), at + len(last)
     (count,) = struct.unpack_from("<I", data, at)
     position, values = at + 4, []
