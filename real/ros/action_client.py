@@ -15,6 +15,8 @@ from real.ros.qos import LATCHED
 if TYPE_CHECKING:
     from real.ros.node import Node
 
+STATUSES = frozenset(GoalStatus)
+
 
 class ClientGoalHandle:
     """A goal that has been sent, when the server has answered."""
@@ -90,7 +92,7 @@ class ActionClient:
         return future
 
     def _ended(self, handle: ClientGoalHandle, done: Future) -> None:
-        if done.result() is not None:
+        if done.result() is not None and done.result().status in STATUSES:
             handle.status = GoalStatus(done.result().status)
         self._callbacks.pop(handle.goal_id.uuid, None)
         self._goals.pop(handle.goal_id.uuid, None)
@@ -106,7 +108,7 @@ class ActionClient:
     def _statuses(self, message: Any) -> None:
         for status in message.status_list:
             handle = self._goals.get(bytes(status.goal_info.goal_id.uuid))
-            if handle is not None and 0 <= status.status < len(GoalStatus):
+            if handle is not None and status.status in STATUSES:
                 handle.status = GoalStatus(status.status)
 
     def destroy(self) -> None:

@@ -18,7 +18,7 @@ from functools import cache
 from cyclonedds.internal import DDS
 
 log = logging.getLogger("ros.dds")
-MALFORMED = re.compile(r"deserialization (?P<topic>\S+?/\S*)/[^\s/]+ failed")
+MALFORMED = re.compile(r"deserialization (?P<topic>\S+)/[^\s/]+ failed")
 NUMBERS = re.compile(r"[0-9a-f]*\d[0-9a-f]*")
 KINDS = 100  # remembered; later ones are not logged
 ROOM = 2**20  # bytes, after which what has been read is freed

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from real.ros import dds
 from real.ros.clock import Clock, Time
 from real.ros.context import context
-from real.ros.graph import EndpointInfo
+from real.ros.graph import TOPIC, EndpointInfo
 from real.ros.log import Logger
 from real.ros.messages import interface
 from real.ros.names import node_and_namespace, resolve
@@ -189,6 +189,17 @@ class Node:
 
     def get_subscriptions_info_by_topic(self, topic_name: str) -> list[EndpointInfo]:
         return self.context.graph.endpoints(self.resolve_topic_name(topic_name), publishers=False)
+
+    def malformed(self) -> dict[str, int]:
+        """How many messages were dropped as none of their type, by topic and service. Under rclpy: nothing."""
+        self.context.complaints.poll()
+        count = self.context.graph.malformed + self.context.complaints.malformed[TOPIC]
+        found = {TOPIC: count} if count else {}
+        for entity in self._entities:
+            if count := getattr(entity, "malformed", 0):
+                name = entity.topic_name if isinstance(entity, Subscription) else entity.srv_name
+                found[name] = found.get(name, 0) + count
+        return found
 
     def get_node_names_and_namespaces(self) -> list[tuple[str, str]]:
         return [(name, namespace) for namespace, name in self.context.graph.nodes()]

@@ -46,6 +46,10 @@ class Node(_Node):
         """Names that were given from outside and that nobody has declared."""
         return sorted(n for n in self._parameter_overrides if not self.has_parameter(n))
 
+    def malformed(self) -> dict[str, int]:
+        """The middleware drops what is none of its type, and does not say so."""
+        return {}
+
 
 _stopping = threading.Event()
 _handlers: dict[int, Any] = {}

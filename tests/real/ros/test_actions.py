@@ -104,3 +104,22 @@ def test_a_callback_that_does_not_say_how_it_ended_has_aborted(make_node, capfd)
     handle = wait(node, client.send_goal_async(kind.Goal()))
     assert wait(node, handle.get_result_async()).status == 6
     assert "aborted" in capfd.readouterr().err
+
+
+@native
+def test_a_result_with_a_status_that_does_not_exist_ends_the_goal_and_nothing_else(make_node):
+    from real.ros.messages import service_class
+
+    node, kind = make_node("both"), ros.interface("control_msgs/action/GripperCommand")
+
+    def answer(**values):
+        return lambda _, response: [setattr(response, k, v) for k, v in values.items()] and response
+
+    for part, values in (("SendGoal", {"accepted": True}), ("GetResult", {"status": 99})):
+        name = {"SendGoal": "send_goal", "GetResult": "get_result"}[part]
+        node.create_service(service_class(f"{kind.TYPE}_{part}"), f"grip/_action/{name}", answer(**values))
+    client = ros.ActionClient(node, kind, "grip")
+    assert client._send.wait_for_service(timeout_sec=10.0) and client._result.wait_for_service(timeout_sec=10.0)
+    handle = wait(node, client.send_goal_async(kind.Goal()))
+    assert wait(node, handle.get_result_async()).status == 99
+    assert handle.status == 0

@@ -114,6 +114,7 @@ def test_malformed_requests_are_counted_and_the_service_goes_on(make_node, spawn
     service = node.create_service(kind, "open", lambda _, response: response)
     vandal = spawn(PEER, "vandal", "rq/openRequest", "rcl_interfaces/srv/SetParameters_Request", 3000, 5, "service")
     until(lambda: service.malformed >= 1000, lambda: ros.spin_once(node, timeout_sec=0.1), timeout_s=30.0)
+    assert node.malformed().keys() == {"/open"} and node.malformed()["/open"] >= 1000
     assert vandal.wait(timeout=30.0) == 0
     client = node.create_client(kind, "open")
     assert client.wait_for_service(timeout_sec=10.0)

@@ -123,7 +123,7 @@ def test_a_configuration_that_dds_does_not_understand_is_the_users_error(domain,
     assert "Rubbish: unknown element" in capfd.readouterr().err  # what DDS itself says of it
 
 
-def test_malformed_discovery_info_is_ignored(make_node, spawn, until):
+def test_malformed_discovery_info_is_ignored(make_node, spawn, until, capfd):
     node = make_node("strong")
     vandal = spawn(PEER, "vandal", "ros_discovery_info", INFO, 500, 6)
     assert vandal.wait(timeout=30.0) == 0
@@ -131,6 +131,8 @@ def test_malformed_discovery_info_is_ignored(make_node, spawn, until):
     while time.monotonic() < end:
         ros.spin_once(node, timeout_sec=0.1)
     assert ("strong", "/") in node.get_node_names_and_namespaces()
+    assert capfd.readouterr().err.count("a malformed message on ros_discovery_info") == 1
+    assert node.malformed()["ros_discovery_info"] > 400
 
 
 def test_rubbish_on_its_ports_does_not_harm_a_node(make_node, domain, until):
