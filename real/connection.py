@@ -1,7 +1,8 @@
-"""What a source of proposals hears of one robot, and says to its guard: topics on one side, tensors on the other."""
+"""Messages on one side, numbers on the other: joint states, goals and objects, read with suspicion."""
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,13 +17,30 @@ from robolearn.rotations import quat_apply, quat_conjugate, quat_mul
 from robolearn.spec import RobotSpec
 from robolearn.state import ObjectState, SceneState
 
+log = logging.getLogger(__name__)
+
 Floats = NDArray[np.float64]
 NEWEST = ros.QoSProfile(depth=1)
+SENSED = ros.QoSProfile(depth=1, reliability=ros.ReliabilityPolicy.BEST_EFFORT)
+"""Hears drivers of either reliability."""
 LATCHED = ros.QoSProfile(depth=1, durability=ros.DurabilityPolicy.TRANSIENT_LOCAL)
-FUTURE_S = 0.1
-"""A stamp further ahead than this is of another clock."""
-NEAR_RAD = 0.1
-"""A robot is where the guard's last target is, if it is this near."""
+BACK_S = 0.1
+"""A clock that goes back by more is another clock."""
+KINDS = 50
+"""Reasons that are told apart: a sender can think of more."""
+
+Header = ros.interface("std_msgs/msg/Header")
+String = ros.interface("std_msgs/msg/String")
+Numbers = ros.interface("std_msgs/msg/Float64MultiArray")
+JointState = ros.interface("sensor_msgs/msg/JointState")
+JointTrajectory = ros.interface("trajectory_msgs/msg/JointTrajectory")
+JointTrajectoryPoint = ros.interface("trajectory_msgs/msg/JointTrajectoryPoint")
+PoseStamped = ros.interface("geometry_msgs/msg/PoseStamped")
+WrenchStamped = ros.interface("geometry_msgs/msg/WrenchStamped")
+Trigger = ros.interface("std_srvs/srv/Trigger")
+DiagnosticArray = ros.interface("diagnostic_msgs/msg/DiagnosticArray")
+DiagnosticStatus = ros.interface("diagnostic_msgs/msg/DiagnosticStatus")
+KeyValue = ros.interface("diagnostic_msgs/msg/KeyValue")
 
 
 def seconds(stamp: Any) -> float:
@@ -51,11 +69,11 @@ class Reading:
 class JointReader:
     """JointState messages as readings: by name, in any order; a message may hold some of the joints only."""
 
-    def __init__(self, wire_names: dict[str, str], robot: RobotSpec):
-        """`wire_names`: the robot's joint names -> the driver's."""
-        self._robot = robot
+    def __init__(self, wire_names: dict[str, str], robot: RobotSpec, future_s: float):
+        """`wire_names`: the robot's joint names -> the driver's. `future_s`: how far a stamp may lie ahead."""
+        self._robot, self._future_s = robot, future_s
         self._column = {wire_names.get(n, n): i for i, n in enumerate(robot.joint_names)}
-        self._needed = {i for i, n in enumerate(robot.joint_names) if n in robot.arm_joints}
+        self._needed = self.columns(robot.arm_joints)
         rest = np.array(robot.default_joint_pos)
         self.latest = Reading(-math.inf, rest, np.zeros_like(rest), np.zeros_like(rest))
         self._stamps, self._now_s = np.full(len(rest), -math.inf), -math.inf
@@ -65,9 +83,13 @@ class JointReader:
         """Of these joints of the robot in a reading."""
         return [self._robot.joint_names.index(n) for n in joints]
 
+    def stamp_s(self, columns: list[int]) -> float:
+        """Of the one of these that was measured longest ago; -inf if one never was."""
+        return float(self._stamps[columns].min())
+
     def __call__(self, message: Any, now_s: float) -> bool:
         """Take it in; False, and counted by reason, if it cannot be used."""
-        if now_s < self._now_s - FUTURE_S:
+        if now_s < self._now_s - BACK_S:
             self._stamps[:] = -math.inf  # the clock went back: all that comes would be older than these
         self._now_s = now_s
         reason = self._why_not(message, now_s)
@@ -83,8 +105,9 @@ class JointReader:
                              (message.effort, new.effort)):  # fmt: skip
             if len(values):
                 into[ids] = np.asarray(values, dtype=np.float64)[ks]
+        new.effort[~np.isfinite(new.effort)] = 0.0  # what drivers say where they measure none
         self._stamps[ids] = stamp
-        new.stamp_s = float(self._stamps[list(self._needed)].min())
+        new.stamp_s = self.stamp_s(self._needed)
         self.latest = new
         return True
 
@@ -94,12 +117,14 @@ class JointReader:
             return "its arrays differ in length"
         if len(set(message.name)) != n:
             return "a joint is named twice"
-        ids = [self._column[name] for name in message.name if name in self._column]
+        ks = [k for k, name in enumerate(message.name) if name in self._column]
+        ids = [self._column[message.name[k]] for k in ks]
         if not ids:
             return "none of its joints is the robot's"
-        if not all(np.isfinite(np.asarray(v, dtype=np.float64)).all() for v in (message.position, message.velocity)):
-            return "a number is not finite"
-        if stamp > now_s + FUTURE_S:
+        for values in (message.position, message.velocity):
+            if len(values) and not np.isfinite(np.asarray(values, dtype=np.float64)[ks]).all():
+                return "a number is not finite"
+        if stamp > now_s + self._future_s:
             return "its stamp lies in the future"
         if stamp <= self._stamps[ids].min():
             return "its stamp is not newer than the last"
@@ -108,40 +133,67 @@ class JointReader:
 
 @dataclass
 class Goals:
-    """Commands and objects that were set from outside, by name. Poses whose header names another frame than the base's
-    are in that of `base` (7,), the robot's base in it, and are turned into the base frame."""
+    """Commands and objects that were set from outside, by name. Poses in the `frame` of the site's calibration are
+    turned into the base frame by `base` (7,), the robot's base in it. What cannot be used is counted in `refused`."""
 
     base: Tensor
     base_frame: str
+    frame: str
+    sizes: dict[str, int] = field(default_factory=dict)
+    """How many numbers a command has that is no pose."""
     commands: dict[str, Tensor] = field(default_factory=dict)
     objects: dict[str, ObjectState] = field(default_factory=dict)
+    refused: dict[str, int] = field(default_factory=dict)
 
     def set_pose(self, name: str, message: Any) -> None:
-        pose = self._pose(message)
+        pose = self._pose(name, message)
         if pose is not None:
             self.commands[name] = pose
 
     def set_numbers(self, name: str, message: Any) -> None:
-        values = torch.tensor(np.asarray(message.data, dtype=np.float32))[None]
-        if values.isfinite().all():
+        values, size = torch.tensor(np.asarray(message.data, dtype=np.float32))[None], self.sizes[name]
+        if values.shape[1] != size:
+            self._refuse(f"{name}: {values.shape[1]} numbers in place of {size}")
+        elif not values.isfinite().all():
+            self._refuse(f"{name}: a number is not finite")
+        else:
             self.commands[name] = values
 
-    def set_object(self, name: str, message: Any) -> None:
-        pose = self._pose(message)
-        if pose is not None:
-            stamp = torch.tensor([seconds(message.header.stamp)], dtype=torch.float64)
+    def set_object(self, name: str, message: Any, now_s: float) -> None:
+        pose, stamp_s = self._pose(name, message), seconds(message.header.stamp)
+        had = self.objects.get(name)
+        if pose is None:
+            return
+        if not stamp_s <= now_s + BACK_S:
+            self._refuse(f"{name}: its stamp lies in the future")
+        elif had is not None and stamp_s <= float(had.stamp_s) <= now_s + BACK_S:
+            self._refuse(f"{name}: its stamp is not newer than the last")
+        else:
+            stamp = torch.tensor([stamp_s], dtype=torch.float64)
             self.objects[name] = ObjectState(pose, torch.zeros(1, 6), stamp, torch.ones(1, dtype=torch.bool))
 
     def scene(self) -> SceneState:
         return SceneState(dict(self.objects), commands=dict(self.commands))
 
-    def _pose(self, message: Any) -> Tensor | None:
+    def _pose(self, name: str, message: Any) -> Tensor | None:
         """(1, 7) in the base frame; None for what is no pose."""
-        pose = pose_of(message)
-        if pose is None or message.header.frame_id in ("", self.base_frame):
+        pose, frame = pose_of(message), message.header.frame_id
+        if pose is None:
+            self._refuse(f"{name}: no pose with a unit quaternion")
+        elif frame not in ("", self.base_frame, self.frame):
+            self._refuse(f"{name}: frame '{frame}' is neither {self.base_frame} nor {self.frame}")
+            return None
+        if pose is None or frame != self.frame:
             return pose
         back = quat_conjugate(self.base[None, 3:])
         return torch.cat((quat_apply(back, pose[:, :3] - self.base[:3]), quat_mul(back, pose[:, 3:])), dim=1)
+
+    def _refuse(self, why: str) -> None:
+        if why not in self.refused:
+            if len(self.refused) >= KINDS:
+                why = "others"
+            log.warning("%s; further ones are only counted", why)
+        self.refused[why] = self.refused.get(why, 0) + 1
 
 
 def pose_of(message: Any) -> Tensor | None:

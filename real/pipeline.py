@@ -3,8 +3,6 @@ set-points out. The same terms, memory and limits as in training; no ROS, no clo
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -13,7 +11,7 @@ from robolearn.env import Obs
 from robolearn.kinematics import Chain
 from robolearn.limits import TargetState
 from robolearn.observation import ObservationMemory, ObservationTerms
-from robolearn.spec import ObservationSpec, PolicySpec, RobotSpec, TermSpec
+from robolearn.spec import ObservationSpec, PolicySpec, RobotSpec
 from robolearn.state import RobotState, SceneState
 
 LATE_S, STILL_RAD = 0.02, 1e-3
@@ -96,22 +94,24 @@ class Pipeline:
         return self.commander.joints
 
 
-def commands_of(spec: ObservationSpec) -> tuple[str, ...]:
-    """Names of the goals that a policy reads, which somebody has to set."""
-    return _named(
-        spec, lambda t: t.params.get("command") or (t.params.get("name") if t.function == "command" else None)
-    )
-
-
 def poses_of(spec: ObservationSpec) -> tuple[str, ...]:
-    """Those of the goals that are poses."""
-    return _named(spec, lambda t: t.params["command"] if t.function == "pose_error" else None)
+    """Names of the goals that a policy reads as poses; somebody has to set them."""
+    return tuple(dict.fromkeys(t.params["command"] for t in spec.terms(GROUP) if t.function == "pose_error"))
+
+
+def numbers_of(spec: ObservationSpec) -> dict[str, int]:
+    """Names of the other goals, and how many numbers each has."""
+    plain = {t.params["name"]: t.field.shape[0] for t in spec.terms(GROUP) if t.function == "command"}
+    heights = {t.params["command"]: 1 for t in spec.terms(GROUP) if t.function == "height_error"}
+    return {n: size for n, size in (plain | heights).items() if n not in poses_of(spec)}
 
 
 def objects_of(spec: ObservationSpec) -> tuple[str, ...]:
     """Names of the objects whose pose a policy reads, which somebody has to see."""
-    return _named(spec, lambda t: t.params.get("name") if t.function.startswith(("object_", "height_")) else None)
+    near = (t for t in spec.terms(GROUP) if t.function.startswith(("object_", "height_")))
+    return tuple(dict.fromkeys(t.params["name"] for t in near))
 
 
-def _named(spec: ObservationSpec, name: Callable[[TermSpec], str | None]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(n for t in spec.terms(GROUP) if (n := name(t))))
+def joints_read_by(spec: ObservationSpec) -> tuple[int, ...]:
+    """Indices of the robot's joints that some term names."""
+    return tuple(sorted({i for t in spec.terms(GROUP) for i in t.params.get("joints", ())}))

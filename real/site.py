@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from real.robots.base import ArmProfile
+from real.robots.base import ArmProfile, Gripper
 from robolearn import config
 from robolearn.errors import ConfigError, unknown
 from robolearn.registry import entry
 from robolearn.spec import RobotSpec
 
-SITE = ("limits.", "calibration.")
+SITE = ("limits.", "calibration.", "gripper.")
 """Parameters below these are the site's alone: one with another name is an error, not ignored."""
 
 
@@ -25,7 +25,17 @@ class Site:
     profile: ArmProfile
     robot: RobotSpec
     base: Tensor
-    """(7,) the robot's base in the frame of the goals."""
+    """(7,) the robot's base in `frame`."""
+    frame: str
+    """In which goals and objects may be given, beside the base frame."""
+    object_timeout_s: float
+    """Age of an object's pose from which on nothing is proposed from it."""
+
+    def wire_names(self) -> dict[str, str]:
+        """The robot's joint names -> the driver's."""
+        gripper = self.profile.gripper
+        names = dict(zip(self.robot.arm_joints, self.profile.joint_names, strict=True))
+        return names | (dict(zip(self.robot.gripper_joints, gripper.joint_names, strict=True)) if gripper else {})
 
 
 def parameter(node: Any, name: str, default: Any) -> Any:
@@ -51,22 +61,45 @@ def read_site(node: Any) -> Site:
     if interface not in profile.watchdogs_s:
         raise ConfigError(unknown("command interface", interface, list(profile.watchdogs_s)))
     profile = dataclasses.replace(profile, command_interface=interface)
+    robot = entry("robot", profile.robot).value
     profile = dataclasses.replace(
         profile,
         state_topic=parameter(node, "state_topic", profile.state_topic),
         command_topic=parameter(node, "command_topic", profile.command.topic),
         wrench_topic=parameter(node, "wrench_topic", profile.wrench_topic or "") or None,
         command_rate_hz=parameter(node, "command_rate_hz", profile.command_rate_hz),
+        gripper=_gripper(node, profile),
         limits=_tightened(node, profile),
     )
+    site = Site(profile, robot, *_calibration(node), parameter(node, "object_timeout_s", 0.5))
+    if not site.object_timeout_s > 0.0:
+        raise ConfigError(f"object_timeout_s must be above 0, got {site.object_timeout_s}")
+    for wrong in node.undeclared_parameters():
+        if wrong.startswith(SITE):
+            known = ["calibration.base", "calibration.frame", *_under("limits", profile.limits)]
+            raise ConfigError(unknown("parameter", wrong, known + _under("gripper", profile.gripper)))
+    return site
+
+
+def _under(prefix: str, facts: Any) -> list[str]:
+    return [f"{prefix}.{f.name}" for f in dataclasses.fields(facts)] if facts else []
+
+
+def _calibration(node: Any) -> tuple[Tensor, str]:
+    frame = parameter(node, "calibration.frame", "world")
     base = torch.tensor(parameter(node, "calibration.base", [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]))
     if base.shape != (7,) or not base.isfinite().all() or abs(float(base[3:].norm()) - 1.0) > 1e-3:
         raise ConfigError(f"calibration.base must be x y z (m) and a unit quaternion x y z w, got {base.tolist()}")
-    for wrong in node.undeclared_parameters():
-        if wrong.startswith(SITE):
-            known = [f"limits.{f.name}" for f in dataclasses.fields(profile.limits)] + ["calibration.base"]
-            raise ConfigError(unknown("parameter", wrong, known))
-    return Site(profile, entry("robot", profile.robot).value, base)
+    return base, frame
+
+
+def _gripper(node: Any, profile: ArmProfile) -> Gripper | None:
+    if profile.gripper is None:
+        return None
+    names = [f.name for f in dataclasses.fields(Gripper) if f.name != "joint_names"]
+    return dataclasses.replace(
+        profile.gripper, **{n: parameter(node, f"gripper.{n}", getattr(profile.gripper, n)) for n in names}
+    )
 
 
 def _tightened(node: Any, profile: ArmProfile) -> Any:

@@ -204,6 +204,7 @@ class Command:
     target: Tensor  # (B, n) rad, m, N m or N, by `mode` of the term
     applied_action: Tensor  # (B, A)
     clipped: Tensor  # (B,) bool: some joint of the arm was limited (a gripper always closes at its own pace)
+    wanted: Tensor  # (B, n) what the action asks for, before the limits
 
 
 class Commander:
@@ -226,13 +227,13 @@ class Commander:
         last = self.last.position
         wanted = self.term.target(action, last)
         if self.mode in ("velocity", "attitude"):  # of a quadrotor: bounded by the action's own bounds
-            return Command(wanted, action, torch.zeros(len(action), dtype=torch.bool, device=action.device))
+            return Command(wanted, action, torch.zeros(len(action), dtype=torch.bool, device=action.device), wanted)
         if self.mode == "effort":
             effort = torch.minimum(torch.maximum(wanted, -self.effort_limit), self.effort_limit)
-            return Command(effort, self.term.action(effort, last), (effort != wanted).any(1))
+            return Command(effort, self.term.action(effort, last), (effort != wanted).any(1), wanted)
         self.last, clipped = limit_target(wanted, self.last, self.limits, self.dt)
         applied = self.term.action(self.last.position, last)
-        return Command(self.last.position, applied, clipped[:, : self.n].any(1))
+        return Command(self.last.position, applied, clipped[:, : self.n].any(1), wanted)
 
     def reset(self, mask: Tensor, joint_pos: Tensor) -> None:
         """The environments in mask (B,) rest at joint_pos (B, n), over `joints`."""

@@ -54,7 +54,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("torchvision", "timm", "open_clip", "lerobot", "pickle", "cPickle", "dill", "joblib"), ()),
 }
 LOADERS = ("lazy", "load", "import_module", "__import__")
-MEETING_PLACES = ("robolearn/cli/*", "real/nodes/twin.py")  # where sim and real may meet
+MEETING_PLACES = ("robolearn/cli/*", "real/nodes/twin_arm.py")  # where sim and real may meet
 
 
 @dataclass(frozen=True)
@@ -249,7 +249,7 @@ VIOLATIONS = [
 ]
 HARMLESS = [
     (arrows, "robolearn/cli/a.py", "import sim, real"),
-    (arrows, "real/nodes/twin.py", "import sim.env"),
+    (arrows, "real/nodes/twin_arm.py", "import sim.env"),
     (layers, "robolearn/bundle.py", "from robolearn.policies import gaussian"),
     (foreign_packages, "robolearn/config.py", "import hydra"),
     (foreign_packages, "real/ros/dds.py", "from cyclonedds.core import Qos\nimport rosbags.typesys"),

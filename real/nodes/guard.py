@@ -5,10 +5,15 @@ Topics below the robot's namespace: `guard/proposals/SOURCE` (trajectory_msgs/Jo
 that it was computed from), `guard/state` and `guard/owner` (std_msgs/String, latched), `guard/target`
 (sensor_msgs/JointState: what was sent), `/diagnostics`. Services (std_srvs/Trigger): `guard/take/SOURCE`,
 `guard/release/SOURCE`, `guard/reset`, `guard/estop`.
+
+A proposal names the arm's joints, or these and the gripper's. The gripper is moved by its driver's action, within its
+range and effort, by good proposals of the owner only; it keeps what it was told last whatever happens to the arm, for
+what is held must not fall.
 """
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,26 +22,38 @@ from typing import Any
 import numpy as np
 
 from real import ros
-from real.connection import LATCHED, NEWEST, JointReader, seconds, stamp_of
+from real.connection import (
+    LATCHED,
+    NEWEST,
+    SENSED,
+    DiagnosticArray,
+    DiagnosticStatus,
+    Header,
+    JointReader,
+    JointState,
+    JointTrajectory,
+    JointTrajectoryPoint,
+    KeyValue,
+    String,
+    Trigger,
+    WrenchStamped,
+    duration_of,
+    seconds,
+    stamp_of,
+)
+from real.nodes.gripper import GripperClient
 from real.nodes.run import run
 from real.safety.guard import Decision, Guard
 from real.safety.proposals import LONGEST_CHUNK, Proposal
 from real.site import Site, parameter, read_site
+from real.spread import Spread
+from robolearn.errors import ConfigError
 
 SOURCES = ("teleop", "env", "policy")
 """By falling priority: a person first."""
-REPORT_S = 1.0
+REPORT_S, WATCH_S = 1.0, 0.1
 LAST_S = 2.0
 """The longest that it brakes when it is told to end."""
-
-JointState = ros.interface("sensor_msgs/msg/JointState")
-JointTrajectory = ros.interface("trajectory_msgs/msg/JointTrajectory")
-Point = ros.interface("trajectory_msgs/msg/JointTrajectoryPoint")
-String = ros.interface("std_msgs/msg/String")
-Trigger = ros.interface("std_srvs/srv/Trigger")
-DiagnosticArray = ros.interface("diagnostic_msgs/msg/DiagnosticArray")
-DiagnosticStatus = ros.interface("diagnostic_msgs/msg/DiagnosticStatus")
-KeyValue = ros.interface("diagnostic_msgs/msg/KeyValue")
 LEVELS = {"idle": 0, "active": 0, "holding": 1, "stopped": 1, "fault": 2}
 
 
@@ -45,20 +62,25 @@ class GuardNode(ros.Node):
         super().__init__("guard")
         self.site = read_site(self)
         sources = tuple(parameter(self, "sources", SOURCES))
-        profile = self.site.profile
+        for source in sources:
+            if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", source):
+                raise ConfigError(f"sources: '{source}' is no part of a topic's name; use letters, digits and _")
+        profile, robot = self.site.profile, self.site.robot
         self.dt = 1.0 / profile.command_rate_hz
-        self.guard = Guard(profile.limits, self.site.robot, sources, self.dt)
-        self.reader = JointReader(
-            dict(zip(self.site.robot.arm_joints, profile.joint_names, strict=True)), self.site.robot
-        )
-        self._arm = self.reader.columns(self.site.robot.arm_joints)
+        self.guard = Guard(profile.limits, robot, sources, self.dt, expects_wrench=profile.wrench_topic is not None)
+        self.reader = JointReader(self.site.wire_names(), robot, profile.limits.future_s)
+        self._arm = self.reader.columns(robot.arm_joints)
+        self.gripper = GripperClient(self, profile.gripper, robot) if profile.gripper else None
+        self._grips: list[tuple[float, float]] = []  # when, and where to
+        self._followed_s: float | None = None  # stamp of the proposal that no command has used yet
+        self.latency = Spread()
         self._connect(sources)
         self._said: tuple[str, str] = ("", "")
-        self.create_subscription(JointState, profile.state_topic, self._on_state, NEWEST)
+        self.create_subscription(JointState, profile.state_topic, self._on_state, SENSED)
         if profile.wrench_topic:
-            wrench = ros.interface("geometry_msgs/msg/WrenchStamped")
-            self.create_subscription(wrench, profile.wrench_topic, self._on_wrench, NEWEST)
+            self.create_subscription(WrenchStamped, profile.wrench_topic, self._on_wrench, SENSED)
         self.create_timer(self.dt, self._tick)
+        self.create_timer(WATCH_S, self._watch)
         self.create_timer(REPORT_S, self._report)
         self._announce_state(Decision(None, None, "idle", ()))
 
@@ -108,9 +130,46 @@ class GuardNode(ros.Node):
         period = times[0] if times else 0.0
         if not np.allclose(times, period * np.arange(1, len(times) + 1), atol=1e-6):
             period = 0.0  # not evenly spaced: refused as a malformed period
-        targets = [list(p.positions) for p in points]
-        proposal = Proposal(tuple(message.joint_names), targets, seconds(message.header.stamp), period)
-        self.guard.propose(source, self.now_s(), proposal)
+        names, stamp_s = list(message.joint_names), seconds(message.header.stamp)
+        targets: list[list[float]] = [list(p.positions) for p in points]
+        grips: list[float] = []
+        if set(names) & set(self._gripper_names):
+            wrong, names, targets, grips = self._split(names, targets)
+            if wrong:
+                self.guard.refuse(source, wrong)
+                return
+        if self.guard.propose(source, self.now_s(), Proposal(tuple(names), targets, stamp_s, period)):
+            self._grips = [(stamp_s + k * period, grip) for k, grip in enumerate(grips)]
+            self._followed_s = stamp_s
+
+    def _split(
+        self, names: list[str], rows: list[list[float]]
+    ) -> tuple[str, list[str], list[list[float]], list[float]]:
+        """What is wrong, or else the arm's names and targets, and the targets of the gripper's first joint."""
+        count, theirs = len(self.site.robot.arm_joints), self._gripper_names
+        if self.gripper is None or not self.gripper.ready():
+            return (
+                f"there is no gripper at {self.site.profile.gripper and self.site.profile.gripper.action}",
+                [],
+                [],
+                [],
+            )
+        if (
+            len(names) != count + len(theirs)
+            or not set(theirs) <= set(names)
+            or any(len(r) != len(names) for r in rows)
+        ):
+            return f"joints {names} are not the arm's and the gripper's"[:200], [], [], []
+        first, arm = names.index(theirs[0]), [k for k, n in enumerate(names) if n not in theirs]
+        grips = [float(row[first]) for row in rows]
+        if not np.isfinite(grips).all():
+            return "a gripper's target that is not finite", [], [], []
+        return "", [names[k] for k in arm], [[row[k] for k in arm] for row in rows], grips
+
+    @property
+    def _gripper_names(self) -> tuple[str, ...]:
+        gripper = self.site.profile.gripper
+        return gripper.joint_names if gripper else ()
 
     # --- what goes out --------------------------------------------------------------------------------------
 
@@ -118,15 +177,31 @@ class GuardNode(ros.Node):
         now_s = self.now_s()
         decision = self.guard.command(now_s)
         self._send(decision, now_s)
+        if self._followed_s is not None:
+            self.latency.add(self.now_s() - self._followed_s)
+            self._followed_s = None
+        self._grip(decision, now_s)
         self._announce_state(decision)
+
+    def _grip(self, decision: Decision, now_s: float) -> None:
+        if self.gripper is None or not self._grips:
+            return
+        if decision.state != "active":
+            self._grips = []
+            self.gripper.stay()
+            return
+        due = [place for when, place in self._grips if when <= now_s]
+        if due:
+            self.gripper.move(due[-1])
+            self._grips = self._grips[len(due) :]
 
     def _send(self, decision: Decision, now_s: float) -> None:
         if decision.target is None:
             return
         self._command(decision)
-        names, header = list(self.site.profile.joint_names), self._command.header(now_s)
+        names = list(self.site.profile.joint_names)
         self._target.publish(
-            JointState(header=header, name=names, position=decision.target, velocity=decision.velocity)
+            JointState(header=header(now_s), name=names, position=decision.target, velocity=decision.velocity)
         )
 
     def _announce_state(self, decision: Decision) -> None:
@@ -137,8 +212,8 @@ class GuardNode(ros.Node):
             self._said = said
             self._report(decision.reasons)
 
-    def _report(self, reasons: Sequence[str] = ()) -> None:
-        """Diagnostics; and a second publisher on the command topic, or of the owner's proposals, is an emergency."""
+    def _watch(self) -> None:
+        """A second publisher on the command topic, or of the owner's proposals, is an emergency."""
         found = self.get_publishers_info_by_topic(self._command.topic)
         mine = next((e for e in found if self._is_mine(e)), None)
         others = [e for e in found if e is not mine]  # a second guard has this one's name
@@ -149,17 +224,23 @@ class GuardNode(ros.Node):
         owner = self.guard.owner
         if owner and self.count_publishers(f"guard/proposals/{owner}") > 1:
             self.guard.estop(f"{owner} has authority, and more than one node proposes as {owner}")
+
+    def _report(self, reasons: Sequence[str] = ()) -> None:
         counts = [
             KeyValue(key=k, value=f"{c.count}" + (f" (last: {c.last})" if c.last else ""))
             for k, c in self.guard.clips.items()
         ]
         counts += [KeyValue(key=f"joint state: {k}", value=str(n)) for k, n in self.reader.refused.items()]
+        gripper = self.gripper.counts if self.gripper else {}
+        counts += [KeyValue(key=f"gripper: {k}", value=str(n)) for k, n in gripper.items()]
+        counts.append(KeyValue(key="state to command, ms", value=str(self.latency)))
         state = self.guard.state
         status = DiagnosticStatus(
             level=bytes([LEVELS[state]]), name=self.get_fully_qualified_name(), hardware_id=self.site.profile.robot,
             message=state + (f": {reasons[0]}" if reasons else ""), values=counts,
         )  # fmt: skip
-        self._diagnostics.publish(DiagnosticArray(header=self._command.header(self.now_s()), status=[status]))
+        self._diagnostics.publish(DiagnosticArray(header=header(self.now_s()), status=[status]))
+        self.latency.clear()
 
     def close(self) -> None:
         """Bring the arm to rest before the commands end."""
@@ -192,19 +273,16 @@ class Commands:
     def __call__(self, decision: Decision) -> None:
         self._publisher.publish(self._make(decision))
 
-    def header(self, now_s: float, frame: str = "") -> Any:
-        return ros.interface("std_msgs/msg/Header")(stamp=stamp_of(now_s), frame_id=frame)
-
     def _array(self, decision: Decision) -> Any:
         return self._type(data=decision.target)
 
     def _trajectory(self, decision: Decision) -> Any:
-        ahead = ros.interface("builtin_interfaces/msg/Duration")(sec=0, nanosec=round(1e9 * self.node.dt))
-        point = Point(positions=decision.target, velocities=decision.velocity, time_from_start=ahead)
+        ahead = duration_of(self.node.dt)
+        point = JointTrajectoryPoint(positions=decision.target, velocities=decision.velocity, time_from_start=ahead)
         return self._type(joint_names=list(self.profile.joint_names), points=[point])
 
     def _pose(self, decision: Decision) -> Any:
-        message = self._type(header=self.header(self.node.now_s(), self.profile.base_frame))
+        message = self._type(header=header(self.node.now_s(), self.profile.base_frame))
         pose = self.node.guard.tool_pose(decision.target)  # type: ignore[arg-type]
         for part, names, values in (
             (message.pose.position, "xyz", pose[:3]),
@@ -213,6 +291,10 @@ class Commands:
             for name, value in zip(names, values.tolist(), strict=True):
                 setattr(part, name, value)
         return message
+
+
+def header(now_s: float, frame: str = "") -> Any:
+    return Header(stamp=stamp_of(now_s), frame_id=frame)
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -27,6 +27,8 @@ def run(make: Callable[[], Any], args: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         ros.shutdown()
         return 130
+    for name in node.undeclared_parameters():
+        node.get_logger().warning(f"nobody knows the parameter {name}: it is ignored")
     try:
         ros.spin(node)
     finally:

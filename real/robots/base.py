@@ -32,15 +32,32 @@ COMMANDS: dict[CommandInterface, Interface] = {
 """Of ros2_control's controllers, and of Cartesian impedance controllers that take an equilibrium pose of the tool."""
 
 
+GRIPPER_ACTIONS = ("control_msgs/action/GripperCommand", "control_msgs/action/ParallelGripperCommand")
+
+
 @dataclass(frozen=True)
 class Gripper:
-    """Moved by an action, at its own pace; positions (rad, m) are of each of its joints."""
+    """Moved by an action, at its own pace. Its goals are positions (rad, m) of the first of its joints, which the
+    others mirror."""
 
     action: str
     type: str
+    """One of GRIPPER_ACTIONS."""
     joint_names: tuple[str, ...]
     """On the wire; as many as the specification's `gripper_joints`, in that order."""
     max_effort_n: float
+    state_topic: str = ""
+    """sensor_msgs/JointState, where it is not among the arm's."""
+    state_rate_hz: float = 30.0
+    state_timeout_s: float = 0.5
+    """Age of its state from which on nothing is proposed from it: some drivers publish at 30 Hz."""
+
+    def __post_init__(self) -> None:
+        if self.type not in GRIPPER_ACTIONS:
+            raise ConfigError(unknown("gripper action type", self.type, GRIPPER_ACTIONS))
+        for name in ("max_effort_n", "state_rate_hz", "state_timeout_s"):
+            if not 0.0 < getattr(self, name) < math.inf:
+                raise ConfigError(f"gripper: {name} must be above 0, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 The tool's 3 m/s and 2.5 rad/s are Franka's published limits; the joints' are the RobotSpec's. The rest is ours:
 the box is the arm's reach above its table, the force is a payload of 3 kg and a third of it more. Its controllers
 hold the last command; `joint_trajectory_controller` stops by itself if its `cmd_timeout` is set, which a site must do
-to use that interface.
+to use that interface. The hand is that of the node franka_gripper: its action takes half of the width between the
+fingers, and it runs one goal at a time.
 """
 
 from real.robots.base import ArmProfile, Gripper
@@ -39,7 +40,13 @@ PROFILE = ArmProfile(
     joint_names=FRANKA.arm_joints,
     limits=LIMITS,
     watchdogs_s={"forward_position": None, "joint_trajectory": 0.1, "cartesian_pose": None},
-    gripper=Gripper("gripper_action", "control_msgs/action/ParallelGripperCommand", FINGERS, max_effort_n=20.0),
+    gripper=Gripper(
+        action="panda_gripper/gripper_action",
+        type="control_msgs/action/GripperCommand",
+        joint_names=FINGERS,
+        max_effort_n=20.0,
+        state_topic="panda_gripper/joint_states",
+    ),
     wrench_topic=None,
 )
 register("profile", "franka")(PROFILE)

@@ -83,15 +83,17 @@ class Answer(NamedTuple):
 
 
 class Guard:
-    def __init__(self, limits: GuardLimits, spec: RobotSpec, sources: tuple[str, ...], command_dt_s: float):
-        """`sources` by falling priority. Raises ConfigError for limits that are looser than the robot's."""
+    def __init__(self, limits: GuardLimits, spec: RobotSpec, sources: tuple[str, ...], command_dt_s: float,
+                 expects_wrench: bool = False):  # fmt: skip
+        """`sources` by falling priority. With `expects_wrench` nobody gets authority before a wrench was measured.
+        Raises ConfigError for limits that are looser than the robot's."""
         if not sources or len(set(sources)) != len(sources):
             raise ConfigError(f"the guard needs sources with different names, got {sources}")
         if not 0.0 < command_dt_s < limits.hold_after_s:
             raise ConfigError(f"command_dt_s = {command_dt_s} must lie between 0 and {limits.hold_after_s}")
         limits.demand_fit(spec)
         self.limits, self.spec, self.sources, self.dt = limits, spec, sources, command_dt_s
-        self.joints = spec.arm_joints
+        self.joints, self._expects_wrench = spec.arm_joints, expects_wrench
         self.state: State = "idle"
         self.owner: str | None = None
         self.clips = Counters()
@@ -157,6 +159,12 @@ class Guard:
         self._proposed_s, self._heard_s = proposal.stamp_s, now_s
         self._enter("active", f"follows {source}")
         return True
+
+    def refuse(self, source: str, why: str) -> bool:
+        """Of a proposal that cannot even be read."""
+        if source != self.owner:
+            return self._refuse("unauthorised", source, 0.0, 1.0)
+        return self._refuse("malformed", f"{source}: {why}", 0.0, 1.0)
 
     # --- authority ------------------------------------------------------------------------------------------
 
@@ -274,7 +282,8 @@ class Guard:
         """What is missing of the measurements, or nothing."""
         limit = self.limits.state_timeout_s
         for what, stamp_s in (("joint state", self._measured_s), ("wrench", self._wrench_s)):
-            if now_s - stamp_s > limit and (what == "joint state" or stamp_s > -math.inf):
+            expected = what == "joint state" or self._expects_wrench or stamp_s > -math.inf
+            if expected and now_s - stamp_s > limit:
                 return f"the {what} is {now_s - stamp_s:.3g} s old, limit {limit} s"
         return ""
 

@@ -16,6 +16,7 @@ JointState = ros.interface("sensor_msgs/msg/JointState")
 PoseStamped = ros.interface("geometry_msgs/msg/PoseStamped")
 WIRE = {n: n.replace("panda", "fr3") for n in FRANKA.arm_joints}
 NAMES = list(WIRE.values())
+FUTURE_S = 0.005
 
 
 def joints(stamp_s: float, names=NAMES, position=None, velocity=None):
@@ -27,7 +28,7 @@ def joints(stamp_s: float, names=NAMES, position=None, velocity=None):
 
 
 def test_joints_are_read_by_name_in_any_order():
-    reader = JointReader(WIRE, FRANKA)
+    reader = JointReader(WIRE, FRANKA, FUTURE_S)
     order = [3, 1, 0, 2, 6, 5, 4]
     assert reader(joints(10.0, [NAMES[k] for k in order], [float(k) for k in order], []), 10.001)
     assert reader.latest.position[:7].tolist() == [0, 1, 2, 3, 4, 5, 6]
@@ -36,13 +37,13 @@ def test_joints_are_read_by_name_in_any_order():
 
 
 def test_a_state_in_two_messages_is_as_old_as_its_older_half():
-    reader = JointReader(WIRE, FRANKA)
+    reader = JointReader(WIRE, FRANKA, FUTURE_S)
     assert reader(joints(10.0, NAMES[:4]), 10.0) and reader.latest.stamp_s == -math.inf
     assert reader(joints(11.0, NAMES[4:]), 11.0) and reader.latest.stamp_s == pytest.approx(10.0)
 
 
 def test_joints_of_others_are_skipped():
-    reader = JointReader(WIRE, FRANKA)
+    reader = JointReader(WIRE, FRANKA, FUTURE_S)
     assert reader(joints(10.0, ["wheel", *NAMES], [99.0, *range(7)], [0.0] * 8), 10.0)
     assert reader.latest.position[:7].tolist() == [0, 1, 2, 3, 4, 5, 6]
 
@@ -59,11 +60,27 @@ BAD = {
 
 @pytest.mark.parametrize("reason", BAD)
 def test_what_cannot_be_used_is_counted_by_reason_and_changes_nothing(reason):
-    reader = JointReader(WIRE, FRANKA)
+    reader = JointReader(WIRE, FRANKA, FUTURE_S)
     assert reader(joints(9.0), 9.0)
     before = reader.latest
     assert not reader(BAD[reason], 10.0)
     assert reader.refused == {reason: 1} and reader.latest is before
+
+
+def test_what_is_no_number_of_another_joint_or_of_an_effort_does_no_harm():
+    reader = JointReader(WIRE, FRANKA, FUTURE_S)
+    message = joints(10.0, [*NAMES, "wheel"], [*range(7), math.nan], [0.0] * 7 + [math.nan])
+    message.effort = [math.nan] * 8
+    assert reader(message, 10.0) and not reader.latest.effort.any()
+
+
+def test_the_grippers_state_has_an_age_of_its_own():
+    reader = JointReader(WIRE | dict(zip(FRANKA.gripper_joints, ("left", "right"), strict=True)), FRANKA, FUTURE_S)
+    fingers = reader.columns(FRANKA.gripper_joints)
+    assert reader(joints(10.0), 10.0) and reader.stamp_s(fingers) == -math.inf
+    assert reader(joints(9.5, ["left", "right"], [0.01, 0.02]), 10.0)
+    assert reader.latest.position[fingers].tolist() == [0.01, 0.02]
+    assert (reader.latest.stamp_s, reader.stamp_s(fingers)) == pytest.approx((10.0, 9.5))
 
 
 def test_a_stamp_survives_the_way_there_and_back():
@@ -81,7 +98,7 @@ def pose(xyz, quat, frame="world"):
 
 def test_goals_are_turned_into_the_base_frame():
     half = math.sqrt(0.5)
-    goals = Goals(torch.tensor([1.0, 2.0, 0.0, 0.0, 0.0, half, half]), "base")  # a quarter turn to the left
+    goals = Goals(torch.tensor([1.0, 2.0, 0.0, 0.0, 0.0, half, half]), "base", "world")  # a quarter turn to the left
     goals.set_pose("goal", pose((1.0, 3.0, 0.5), (0.0, 0.0, half, half)))
     assert np.allclose(goals.commands["goal"], [[1.0, 0.0, 0.5, 0.0, 0.0, 0.0, 1.0]], atol=1e-6)
     goals.set_pose("goal", pose((1.0, 3.0, 0.5), (0.0, 0.0, half, half), "base"))
@@ -90,7 +107,42 @@ def test_goals_are_turned_into_the_base_frame():
 
 @pytest.mark.parametrize("bad", [pose((math.nan, 0, 0), (0, 0, 0, 1)), pose((0, 0, 0), (0, 0, 0, 0))])
 def test_what_is_no_pose_leaves_the_goal_as_it_was(bad):
-    goals = Goals(torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]), "base")
+    goals = Goals(torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]), "base", "world")
     goals.set_pose("goal", pose((1.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0)))
     goals.set_pose("goal", bad)
     assert goals.commands["goal"][0, 0] == 1.0
+    assert goals.refused == {"goal: no pose with a unit quaternion": 1}
+
+
+def test_a_pose_in_a_frame_that_nobody_knows_is_refused():
+    goals = Goals(torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]), "base", "table")
+    goals.set_pose("goal", pose((1.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0), "world"))
+    assert not goals.commands and goals.refused == {"goal: frame 'world' is neither base nor table": 1}
+
+
+def test_numbers_must_be_as_many_as_the_policy_reads():
+    goals, numbers = (
+        Goals(torch.zeros(7), "base", "world", {"height": 1}),
+        ros.interface("std_msgs/msg/Float64MultiArray"),
+    )
+    for wrong in ([], [0.1, 0.2], [math.nan]):
+        goals.set_numbers("height", numbers(data=wrong))
+    assert not goals.commands and sum(goals.refused.values()) == 3
+    goals.set_numbers("height", numbers(data=[0.25]))
+    assert goals.commands["height"].tolist() == [[0.25]]
+
+
+def test_objects_of_the_past_and_of_the_future_are_refused():
+    goals = Goals(torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]), "base", "world")
+    for stamp_s, x in ((10.0, 1.0), (9.9, 2.0), (10.0, 3.0), (11.0, 4.0)):
+        message = pose((x, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0), "base")
+        message.header.stamp = stamp_of(stamp_s)
+        goals.set_object("cube", message, 10.1)
+    assert goals.objects["cube"].pose[0, 0] == 1.0 and sum(goals.refused.values()) == 3
+
+
+def test_reasons_for_refusal_do_not_pile_up():
+    goals = Goals(torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]), "base", "world")
+    for k in range(1000):
+        goals.set_pose("goal", pose((1.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0), f"frame{k}"))
+    assert sum(goals.refused.values()) == 1000 and len(goals.refused) < 100

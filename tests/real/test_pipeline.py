@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from real.pipeline import Pipeline, commands_of, objects_of
+from real.pipeline import Pipeline, joints_read_by, numbers_of, objects_of, poses_of
 from robolearn import config
 from robolearn.cli import _world
 from robolearn.spec import Field, ObservationSpec, PolicySpec, TermSpec
@@ -63,8 +63,10 @@ def test_what_the_guard_sent_instead_counts_as_let_through():
 
 def test_goals_and_objects_are_named():
     spec = world("franka_lift").observation_spec
-    assert commands_of(spec) == ("height",) and objects_of(spec) == ("cube",)
-    assert commands_of(world("franka_reach").observation_spec) == ("goal",)
+    assert numbers_of(spec) == {"height": 1} and poses_of(spec) == () and objects_of(spec) == ("cube",)
+    assert joints_read_by(spec) == tuple(range(9))
+    spec = world("franka_reach").observation_spec
+    assert numbers_of(spec) == {} and poses_of(spec) == ("goal",) and objects_of(spec) == ()
 
 
 def test_what_only_a_simulator_knows_is_refused():

@@ -9,7 +9,8 @@ from robolearn.robots.franka import FRANKA
 
 pytest.importorskip("rosbags", reason="no ROS 2 and no DDS (extra ros)")
 pytest.importorskip("mujoco", reason="MuJoCo is not installed (extra mujoco)")
-from real.nodes.twin import Arm, Line
+from real.nodes.line import Line
+from real.nodes.twin_arm import Arm
 
 DT = 1.0 / 240.0
 REST = torch.tensor(FRANKA.default_joint_pos)

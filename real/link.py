@@ -1,0 +1,170 @@
+"""One link between a source of proposals and the robot: what it hears of the robot, its goals and the guard, and what
+it proposes. The policy node and RobotEnv hang on it; so does whatever else wants to move an arm."""
+
+from __future__ import annotations
+
+import math
+import time
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from real.connection import (
+    LATCHED,
+    NEWEST,
+    SENSED,
+    Goals,
+    Header,
+    JointReader,
+    JointState,
+    JointTrajectory,
+    JointTrajectoryPoint,
+    Numbers,
+    PoseStamped,
+    String,
+    Trigger,
+    duration_of,
+    stamp_of,
+)
+from real.pipeline import Pipeline, joints_read_by, numbers_of, objects_of, poses_of
+from real.site import Site
+from robolearn.actions import Command
+from robolearn.errors import ConfigError
+from robolearn.state import RobotState
+
+NEAR_RAD = 0.1
+"""A robot is where the guard's last target is, if it is this near."""
+
+
+class Lack(NamedTuple):
+    """Why nothing can be proposed now."""
+
+    kind: str
+    text: str
+
+
+class Link:
+    """Topics below the node's namespace; `node` serves them."""
+
+    def __init__(self, node: Any, site: Site, pipeline: Pipeline, source: str):
+        """Raises ConfigError for a policy that commands what this robot's guard does not take."""
+        self.node, self.site, self.pipeline, self.source = node, site, pipeline, source
+        profile, wire = site.profile, site.wire_names()
+        if pipeline.commander.mode != "position":
+            raise ConfigError(f"the policy commands {pipeline.commander.mode}; the guard takes positions only")
+        foreign = [n for n in pipeline.joints if n not in wire]
+        if foreign:
+            raise ConfigError(f"the policy moves {', '.join(foreign)}; the profile of {profile.robot} does not")
+        self._names = [wire[n] for n in pipeline.joints]
+        self.reader = JointReader(wire, site.robot, profile.limits.future_s)
+        self.arm = self.reader.columns(site.robot.arm_joints)
+        self._gripper = self._gripper_columns()
+        spec = pipeline.observation
+        self.goals = Goals(site.base, profile.base_frame, site.frame, numbers_of(spec))
+        self.needed = [*poses_of(spec), *numbers_of(spec)], list(objects_of(spec))
+        self.guard_state, self.owner = "", ""
+        self.reference: Tensor | None = None
+        """(n,) rad: the guard's last target of the arm."""
+        self._reference_s = -math.inf  # on the steady clock
+        self._hear()
+        self._proposals = node.create_publisher(JointTrajectory, f"guard/proposals/{source}", NEWEST)
+        self.take = node.create_client(Trigger, f"guard/take/{source}")
+        self.release = node.create_client(Trigger, f"guard/release/{source}")
+
+    def _gripper_columns(self) -> list[int]:
+        """Those of the gripper's joints that the policy reads or moves."""
+        robot = self.site.robot
+        used = {robot.joint_names[i] for i in joints_read_by(self.pipeline.observation)} | set(self.pipeline.joints)
+        return self.reader.columns(tuple(n for n in robot.gripper_joints if n in used))
+
+    def _hear(self) -> None:
+        node, profile, goals, spec = self.node, self.site.profile, self.goals, self.pipeline.observation
+        gripper = profile.gripper
+        topics = {profile.state_topic} | ({gripper.state_topic or profile.state_topic} if gripper else set())
+        for topic in topics:
+            node.create_subscription(JointState, topic, lambda m: self.reader(m, self.now_s()), SENSED)
+        for name in poses_of(spec):
+            node.create_subscription(PoseStamped, name, partial(goals.set_pose, name), LATCHED)
+        for name in numbers_of(spec):
+            node.create_subscription(Numbers, name, partial(goals.set_numbers, name), LATCHED)
+        for name in objects_of(spec):
+            put = partial(self._on_object, name)
+            node.create_subscription(PoseStamped, f"objects/{name}", put, SENSED)
+        node.create_subscription(String, "guard/state", lambda m: setattr(self, "guard_state", m.data), LATCHED)
+        node.create_subscription(String, "guard/owner", lambda m: setattr(self, "owner", m.data), LATCHED)
+        node.create_subscription(JointState, "guard/target", self._on_target, NEWEST)
+
+    # --- time -----------------------------------------------------------------------------------------------
+
+    def now_s(self) -> float:
+        return 1e-9 * float(self.node.get_clock().now().nanoseconds)
+
+    def age_s(self) -> float:
+        """Of the arm's state."""
+        return self.now_s() - self.reader.latest.stamp_s
+
+    def silence_s(self) -> float:
+        """Since the guard's last target; infinite before there was one."""
+        return time.monotonic() - self._reference_s
+
+    # --- what it hears --------------------------------------------------------------------------------------
+
+    def lack(self) -> Lack | None:
+        """What of the observations is missing, or too old."""
+        now_s, profile = self.now_s(), self.site.profile
+        age_s = now_s - self.reader.latest.stamp_s
+        if not age_s <= profile.limits.state_timeout_s:
+            return Lack("stale state", f"no fresh joint state on {profile.state_topic} (age {age_s:.3g} s)")
+        if self._gripper and profile.gripper:
+            age_s, topic = now_s - self.reader.stamp_s(self._gripper), profile.gripper.state_topic
+            if not age_s <= profile.gripper.state_timeout_s:
+                where = topic or profile.state_topic
+                return Lack("stale gripper", f"no fresh state of the gripper on {where} (age {age_s:.3g} s)")
+        lacks = [n for n in self.needed[0] if n not in self.goals.commands]
+        lacks += [f"objects/{n}" for n in self.needed[1] if n not in self.goals.objects]
+        if lacks:
+            return Lack("no goal", f"nobody has set {', '.join(lacks)}")
+        for name in self.needed[1]:
+            age_s = now_s - float(self.goals.objects[name].stamp_s)
+            if not age_s <= self.site.object_timeout_s:
+                return Lack("stale object", f"{name} was last seen {age_s:.3g} s ago")
+        return None
+
+    def state(self) -> RobotState:
+        """The newest measurement."""
+        latest = self.reader.latest
+        joints = (torch.tensor(v, dtype=torch.float32) for v in (latest.position, latest.velocity, latest.effort))
+        return self.pipeline.state(latest.stamp_s, *joints)
+
+    def standing(self) -> Tensor:
+        """(J,) set-points of a robot that stands: the guard's last target, if the arm is there; else as measured."""
+        target = torch.tensor(self.reader.latest.position, dtype=torch.float32)
+        if self.reference is not None and (self.reference - target[self.arm]).abs().max() < NEAR_RAD:
+            target[self.arm] = self.reference
+        return target
+
+    def _on_target(self, message: Any) -> None:
+        names, position = self.site.profile.joint_names, message.position
+        if tuple(message.name) == names and len(position) == len(names) and math.isfinite(sum(position)):
+            self.reference, self._reference_s = torch.tensor(position, dtype=torch.float32), time.monotonic()
+
+    def _on_object(self, name: str, message: Any) -> None:
+        self.goals.set_object(name, message, self.now_s())
+
+    # --- what it says ---------------------------------------------------------------------------------------
+
+    def propose(self, command: Command) -> None:
+        """One period's set-points of the arm. A gripper is told what is wanted of it, for it has its own pace."""
+        target, n = command.target[0].clone(), len(self.arm)
+        target[n:] = command.wanted[0, n:]
+        self.propose_joints(target)
+
+    def propose_joints(self, target: Tensor) -> None:
+        """Set-points of the first joints of `pipeline.joints`, at the end of a period from the newest state."""
+        ahead = duration_of(self.pipeline.dt)
+        point = JointTrajectoryPoint(positions=target.tolist(), time_from_start=ahead)
+        header = Header(stamp=stamp_of(self.reader.latest.stamp_s))
+        names = self._names[: len(target)]
+        self._proposals.publish(JointTrajectory(header=header, joint_names=names, points=[point]))

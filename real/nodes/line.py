@@ -1,0 +1,36 @@
+"""A connection that is worse than the loopback."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections.abc import Callable
+
+from robolearn.errors import ConfigError
+
+
+class Line:
+    """A connection that delays by `delay_s` and up to `jitter_s` more, and loses a share; order may change."""
+
+    def __init__(self, delay_s: float, jitter_s: float, loss: float, seed: int):
+        if not (delay_s >= 0.0 and jitter_s >= 0.0 and 0.0 <= loss < 1.0):
+            raise ConfigError(
+                f"delay_s and jitter_s must be at least 0, loss in [0, 1), got {delay_s}, {jitter_s}, {loss}"
+            )
+        self.delay_s, self.jitter_s, self.loss = delay_s, jitter_s, loss
+        self._random, self._order = random.Random(seed), itertools.count()
+        self._waiting: list[tuple[float, int, Callable[[], object]]] = []
+
+    def send(self, now_s: float, deliver: Callable[[], object]) -> None:
+        if self._random.random() < self.loss:
+            return
+        if not (self.delay_s or self.jitter_s):
+            deliver()
+            return
+        due = now_s + self.delay_s + self.jitter_s * self._random.random()
+        heapq.heappush(self._waiting, (due, next(self._order), deliver))
+
+    def deliver(self, now_s: float) -> None:
+        while self._waiting and self._waiting[0][0] <= now_s:
+            heapq.heappop(self._waiting)[2]()
