@@ -18,6 +18,9 @@ from real.ros.definitions import FIELDS
 __all__ = ["DTYPES", "MalformedError", "decode", "encode"]
 
 HEADER = b"\x00\x01\x00\x00"  # CDR, little-endian
+MOST = 4096
+"""Elements of all of a message's lists of messages and strings, which take Python microseconds each: a million points
+would stop a node for seconds. Arrays of numbers are not counted."""
 MALFORMED = (struct.error, ValueError, IndexError, OverflowError, MemoryError)
 WRONG = (struct.error, TypeError, ValueError, AttributeError, OverflowError)
 
@@ -37,15 +40,16 @@ def encode(message: Any, type_name: str, prefix: bytes = b"") -> bytearray:
     return out
 
 
-def decode(data: bytes, type_name: str, skip: int = 0) -> Any:
-    """The message whose CDR begins `skip` bytes behind the header; MalformedError if it is none.
+def decode(data: bytes, type_name: str, skip: int = 0, most: int = MOST) -> Any:
+    """The message whose CDR begins `skip` bytes behind the header; MalformedError if it is none, or has lists of more
+    than `most` elements.
 
     Numeric arrays are read-only views of `data`.
     """
     if data[:2] != HEADER[:2]:
         raise MalformedError("not little-endian CDR")
     try:
-        message, end = reader(type_name)(data, 4 + skip)
+        message, end = reader(type_name)(data, 4 + skip, most)
     except MALFORMED as error:
         raise MalformedError(str(error)) from None
     if not 0 <= len(data) - end < 4:

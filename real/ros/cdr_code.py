@@ -156,9 +156,10 @@ def _write_many(value: str, element: Any, counts: bool, limit: int, code: _Code)
 
 
 @cache
-def reader(type_name: str) -> Callable[[bytes, int], tuple[Any, int]]:
-    """(bytes, position) -> message, position behind it, which may lie behind the end: `decode` sees that."""
-    code = _Reading("def f(b, p):")
+def reader(type_name: str) -> Callable[[bytes, int, int], tuple[Any, int]]:
+    """(bytes, position, most elements of its lists together) -> message, position behind it, which may lie behind the
+    end: `decode` sees that."""
+    code = _Reading("def f(b, p, most):")
     _read_message("m", type_name, code)
     code.add("return m, p")
     return code.compiled()
@@ -189,7 +190,7 @@ def _read_many(target: str, element: Any, counts: bool, length: int, code: _Code
     base = element[1][0]
     if counts and element == (Nodetype.BASE, ("string", 0)):
         code.align(4)
-        code.add(f"{target}, p = strings(b, p, {code.name([b'', []])})")
+        code.add(f"{target}, p = strings(b, p, {code.name([b'', []])}, most); most -= len({target})")
         code.moved(1)
         return
     if counts:
@@ -200,7 +201,7 @@ def _read_many(target: str, element: Any, counts: bool, length: int, code: _Code
         _read_numbers(target, base, counts, code)
         return
     many, each = code.name(None), code.name(None)
-    code.add(f"{many} = []", "for _ in counted(n, len(b) - p):")
+    code.add(f"{many} = []", "most -= n", "for _ in counted(n, len(b) - p, most):")
     code.depth += 1
     code.moved(1)
     _read_message(each, element[1], code) if element[0] == Nodetype.NAME else _read(each, element, code)

@@ -11,6 +11,8 @@ import numpy as np
 
 SHORT = 64  # items, up to which struct is faster than numpy, and a copy than a view
 OCTETS = ("bool", "byte")  # which struct would take for more than they are
+REMEMBERED = 256
+"""Characters or bytes of text up to which it is: names of joints and frames come again with every message."""
 FORMATS = {
     "bool": "?", "byte": "c", "char": "B", "int8": "b", "uint8": "B", "int16": "h", "uint16": "H", "int32": "i",
     "uint32": "I", "int64": "q", "uint64": "Q", "float32": "f", "float64": "d",
@@ -88,14 +90,20 @@ def flag(value: Any) -> bool:
     return bool(value)
 
 
-@lru_cache(1024)  # names of joints and frames come again with every message
 def text(value: str, bound: int) -> bytes:
+    return _short_text(value, bound) if len(value) <= REMEMBERED else _text(value, bound)
+
+
+def _text(value: str, bound: int) -> bytes:
     encoded = value.encode()
     if bound and len(encoded) > bound:
         raise ValueError(f"{len(encoded)} bytes of text, at most {bound} allowed")
     if b"\0" in encoded:
         raise ValueError("text with a zero byte, which ends it on the wire")
     return struct.pack("<I", len(encoded) + 1) + encoded + b"\0"
+
+
+_short_text = lru_cache(1024)(_text)
 
 
 def items(value: Any, length: int, bound: int) -> Any:
@@ -118,27 +126,36 @@ def wrong(value: Any, type_name: str) -> TypeError:
     return TypeError(f"{type(value).__name__} in place of {type_name}")
 
 
-def counted(count: int, left: int) -> range:
+def counted(count: int, left: int, spare: int) -> range:
+    """For as many elements in `left` bytes; `spare`: how many more the message's lists may hold then."""
     if count > left:
         raise MalformedError(f"{count} elements in {left} bytes")
+    if spare < 0:
+        raise MalformedError(f"lists of more elements than we decode, by {-spare}")
     return range(count)
 
 
-@lru_cache(1024)
 def string(data: bytes) -> str:
+    return _short_string(data) if len(data) <= REMEMBERED else _string(data)
+
+
+def _string(data: bytes) -> str:
     if not data or data[-1]:
         raise MalformedError("text without a zero byte behind it")
     return str(data[:-1], "utf-8")
 
 
-def strings(data: bytes, at: int, memory: list[Any]) -> tuple[list[str], int]:
+_short_string = lru_cache(1024)(_string)
+
+
+def strings(data: bytes, at: int, memory: list[Any], most: int) -> tuple[list[str], int]:
     """A sequence of strings and the position behind it; `memory` holds the last one, as names rarely change."""
     last, known = memory
     if last and data.startswith(last, at):
         return known.copy(), at + len(last)
     (count,) = struct.unpack_from("<I", data, at)
     position, values = at + 4, []
-    for _ in counted(count, len(data) - position):
+    for _ in counted(count, len(data) - position, most - count):
         position += (4 - position) & 3
         (length,) = struct.unpack_from("<I", data, position)
         values.append(string(data[position + 4 : position + 4 + length]))

@@ -17,6 +17,7 @@ from real.ros.qos import LATCHED, HistoryPolicy, QoSProfile
 INFO = "rmw_dds_common/msg/ParticipantEntitiesInfo"
 TOPIC = "ros_discovery_info"
 UNKNOWN = "_NODE_NAME_UNKNOWN_"
+ENDPOINTS = 2**16  # of a process; with more it is not known
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class Graph:
         with self._lock:
             while (taken := self.reader.take()) is not None:
                 try:
-                    info = cdr.decode(taken[0], INFO)
+                    info = cdr.decode(taken[0], INFO, most=ENDPOINTS)
                 except cdr.MalformedError:
                     self.malformed += 1
                     continue

@@ -2,6 +2,7 @@
 
 import random
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -134,6 +135,42 @@ def test_a_length_beyond_the_bytes_is_refused_at_once():
     for number in (2**31, 2**32 - 1, 100):
         with pytest.raises(cdr.MalformedError):
             cdr.decode(HEADER + bytes(12) + struct.pack("<I", number) + bytes(64), "sensor_msgs/msg/JointState")
+
+
+def test_long_lists_of_messages_are_refused_before_they_take_seconds():
+    point, path = (
+        interface("trajectory_msgs/msg/JointTrajectoryPoint"),
+        interface("trajectory_msgs/msg/JointTrajectory"),
+    )
+    most = bytes(cdr.encode(path(joint_names=["a"] * 96, points=[point()] * 4000), path.TYPE))
+    assert len(cdr.decode(most, path.TYPE).points) == 4000
+    more = bytes(cdr.encode(path(joint_names=["a"] * 96, points=[point()] * 4001), path.TYPE))
+    with pytest.raises(cdr.MalformedError, match="by 1"):
+        cdr.decode(more, path.TYPE)
+    assert len(cdr.decode(more, path.TYPE, most=5000).points) == 4001
+    with pytest.raises(cdr.MalformedError, match="by 1"):  # strings alone
+        cdr.decode(bytes(cdr.encode(path(joint_names=["a"] * 4097), path.TYPE)), path.TYPE)
+    numbers = interface("std_msgs/msg/Float64MultiArray")(data=np.zeros(100_000))
+    assert len(cdr.decode(bytes(cdr.encode(numbers, numbers.TYPE)), numbers.TYPE).data) == 100_000
+
+
+def test_long_lists_within_lists_are_added_up():
+    array, status = interface("diagnostic_msgs/msg/DiagnosticArray"), interface("diagnostic_msgs/msg/DiagnosticStatus")
+    value = interface("diagnostic_msgs/msg/KeyValue")()
+    many = array(status=[status(values=[value] * 1000) for _ in range(5)])
+    with pytest.raises(cdr.MalformedError, match="by 909"):  # 5 + 5000 - 4096
+        cdr.decode(bytes(cdr.encode(many, many.TYPE)), many.TYPE)
+
+
+def test_long_texts_are_not_remembered():
+    string = interface("std_msgs/msg/String")
+    tracemalloc.start()
+    for k in range(100):
+        data = bytes(cdr.encode(string(data=f"{k}" * 100_000), string.TYPE))
+        assert cdr.decode(data, string.TYPE).data[0] == f"{k}"[0]
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 1e6
 
 
 @pytest.mark.parametrize(
