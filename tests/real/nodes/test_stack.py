@@ -1,9 +1,6 @@
 """Twin, guard and policy as processes of their own over DDS: who may move the arm, and what stops it."""
 
-import os
 import signal
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -11,104 +8,9 @@ import torch
 pytest.importorskip("real.ros", reason="neither rclpy nor cyclonedds and rosbags (extra ros)")
 pytest.importorskip("mujoco", reason="MuJoCo is not installed (extra mujoco)")
 from real import ros
-from real.connection import LATCHED, NEWEST
-from robolearn import bundle, config
-from robolearn.cli import _world
-from robolearn.policies.gaussian import GaussianPolicy
+from real.connection import NEWEST, JointTrajectory, Numbers
+from real.connection import JointTrajectoryPoint as Point
 from robolearn.robots.franka import FRANKA
-from sim.env import SimEnv
-
-JointState = ros.interface("sensor_msgs/msg/JointState")
-JointTrajectory = ros.interface("trajectory_msgs/msg/JointTrajectory")
-Point = ros.interface("trajectory_msgs/msg/JointTrajectoryPoint")
-Numbers = ros.interface("std_msgs/msg/Float64MultiArray")
-PoseStamped = ros.interface("geometry_msgs/msg/PoseStamped")
-String = ros.interface("std_msgs/msg/String")
-Trigger = ros.interface("std_srvs/srv/Trigger")
-RATE = ["-p", "command_rate_hz:=200.0"]
-
-
-@pytest.fixture(scope="module")
-def reacher(tmp_path_factory):
-    """A bundle whose policy keeps moving: the wire is what is tested here."""
-    _world.discover()
-    env = SimEnv(config.entry("task", "franka_reach").config(), config.entry("backend", "mujoco").config(), 1)
-    torch.manual_seed(0)
-    net = {"hidden": [16], "activation": "elu", "initial_std": 0.5, "min_std": 0.1}
-    policy = GaussianPolicy(env.policy_spec(), net)
-    torch.nn.init.constant_(policy.mean[-1].bias, 0.2)
-    env.close()
-    return bundle.save(tmp_path_factory.mktemp("bundle") / "reach.zip", bundle.Bundle(policy, env.robot))
-
-
-class Stack:
-    """The processes, and a node of the test's that watches them."""
-
-    def __init__(self, folder, run, until):
-        self.folder, self.run, self.until, self.processes = folder, run, until, {}
-        ros.init(args=["test"])
-        self.node = ros.Node("watcher")
-        self.heard = {"guard/state": [], "guard/owner": []}
-        for topic in self.heard:
-            self.node.create_subscription(String, topic, lambda m, t=topic: self.heard[t].append(m.data), LATCHED)
-        self.states, self.commands = [], []
-        self.node.create_subscription(JointState, "joint_states", self.states.append, NEWEST)
-        self.node.create_subscription(JointState, "guard/target", self.commands.append, NEWEST)
-        self.goal = self.node.create_publisher(PoseStamped, "goal", LATCHED)
-        message = PoseStamped()
-        message.pose.position.x, message.pose.position.z, message.pose.orientation.x = 0.45, 0.4, 1.0
-        message.pose.orientation.w = 0.0
-        self.goal.publish(message)
-
-    def start(self, *names, words=()):
-        for name in names:
-            command = [sys.executable, "-m", f"real.nodes.{name}", "--ros-args", "-p", "robot:=franka", *RATE,
-                       "-p", f"run:={self.run}", *words]  # fmt: skip
-            log = (self.folder / f"{name}.log").open("w")
-            self.processes[name] = subprocess.Popen(command, stdout=log, stderr=log)
-
-    def spin(self, seconds=0.01):
-        ros.spin_once(self.node, timeout_sec=seconds)
-
-    def wait(self, condition, timeout_s=60.0):
-        self.until(condition, self.spin, timeout_s)
-
-    def state(self):
-        return self.heard["guard/state"][-1] if self.heard["guard/state"] else ""
-
-    def call(self, name):
-        client = self.node.create_client(Trigger, name)
-        self.wait(client.service_is_ready)
-        future = client.call_async(Trigger.Request())
-        self.wait(future.done)
-        return future.result()
-
-    def fly(self, words=()):
-        """All at work, the policy in authority."""
-        self.start("twin", "guard", "policy", words=words)
-        self.wait(lambda: self.states and self.heard["guard/state"])
-        self.wait(lambda: self.call("policy/start").success)
-        self.wait(lambda: self.state() == "active" and len(self.commands) > 10)
-
-    def still(self):
-        """Whether the last command stands."""
-        return self.commands and not any(self.commands[-1].velocity)
-
-    def kill(self, name, how=signal.SIGKILL):
-        os.kill(self.processes[name].pid, how)
-
-    def close(self):
-        for process in self.processes.values():
-            process.kill()
-            process.wait()
-        ros.shutdown()
-
-
-@pytest.fixture
-def stack(domain, tmp_path, until, reacher):
-    made = Stack(tmp_path, reacher, until)
-    yield made
-    made.close()
 
 
 def test_a_policy_moves_the_arm_when_it_is_started_and_stops_when_it_is_told(stack):

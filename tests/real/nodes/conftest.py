@@ -1,0 +1,128 @@
+"""A stack of the nodes as processes of their own over DDS, and a node of the test's that watches them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+RATE = ["-p", "command_rate_hz:=200.0"]
+
+
+class Stack:
+    """Processes by name: `twin`, `guard`, `policy`, or another name for a second one. Their output is in NAME.log."""
+
+    def __init__(self, folder: Path, run: Path, until: Callable[..., None]):
+        from real import ros
+        from real.connection import LATCHED, NEWEST, DiagnosticArray, JointState, PoseStamped, String
+
+        self.folder, self.run, self.until = folder, run, until
+        self.processes: dict[str, subprocess.Popen] = {}
+        ros.init(args=["test"])
+        self.node = ros.Node("watcher")
+        self.heard: dict[str, list[str]] = {"guard/state": [], "guard/owner": []}
+        for topic in self.heard:
+            self.node.create_subscription(String, topic, lambda m, t=topic: self.heard[t].append(m.data), LATCHED)
+        self.states: list[Any] = []
+        self.commands: list[Any] = []
+        self.node.create_subscription(JointState, "joint_states", self.states.append, NEWEST)
+        self.node.create_subscription(JointState, "guard/target", self.commands.append, NEWEST)
+        self.said: dict[str, Any] = {}
+        """The last diagnostics of each node."""
+        self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+        self.goal = self.node.create_publisher(PoseStamped, "goal", LATCHED)
+        message = PoseStamped()
+        message.pose.position.x, message.pose.position.z, message.pose.orientation.x = 0.45, 0.4, 1.0
+        message.pose.orientation.w = 0.0
+        self.goal.publish(message)
+
+    def _on_diagnostics(self, message: Any) -> None:
+        self.said |= {status.name: status for status in message.status}
+
+    def start(self, *names: str, words: Sequence[str] = (), called: str = "") -> None:
+        """Nodes with more words of the command line; `called` is the process's name here, if not the node's."""
+        for name in names:
+            command = [sys.executable, "-m", f"real.nodes.{name}", "--ros-args", "-p", "robot:=franka", *RATE,
+                       "-p", f"run:={self.run}", *words]  # fmt: skip
+            called = called or name
+            with (self.folder / f"{called}.log").open("w") as log:
+                self.processes[called] = subprocess.Popen(command, stdout=log, stderr=log)
+            called = ""
+
+    def log(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text()
+
+    def spin(self, seconds: float = 0.01) -> None:
+        from real import ros
+
+        ros.spin_once(self.node, timeout_sec=seconds)
+
+    def wait(self, condition: Callable[[], object], timeout_s: float = 60.0) -> None:
+        self.until(condition, self.spin, timeout_s)
+
+    def state(self) -> str:
+        return self.heard["guard/state"][-1] if self.heard["guard/state"] else ""
+
+    def call(self, name: str) -> Any:
+        from real.connection import Trigger
+
+        client = self.node.create_client(Trigger, name)
+        self.wait(client.service_is_ready)
+        future = client.call_async(Trigger.Request())
+        self.wait(future.done)
+        self.node.destroy_client(client)
+        return future.result()
+
+    def fly(self, words: Sequence[str] = ()) -> None:
+        """All at work, the policy in authority."""
+        self.start("twin", "guard", "policy", words=words)
+        self.wait(lambda: self.states and self.heard["guard/state"])
+        self.wait(lambda: self.call("policy/start").success)
+        self.wait(lambda: self.state() == "active" and len(self.commands) > 10)
+
+    def still(self) -> bool:
+        """Whether the last command stands."""
+        return bool(self.commands) and not any(self.commands[-1].velocity)
+
+    def kill(self, name: str, how: int = signal.SIGKILL) -> None:
+        os.kill(self.processes[name].pid, how)
+
+    def close(self) -> None:
+        from real import ros
+
+        for process in self.processes.values():
+            process.kill()
+            process.wait()
+        ros.shutdown()
+
+
+@pytest.fixture(scope="session")
+def reacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle whose policy keeps moving: the wire is what is tested here."""
+    from robolearn import bundle, config
+    from robolearn.cli import _world
+    from robolearn.policies.gaussian import GaussianPolicy
+    from sim.env import SimEnv
+
+    _world.discover()
+    env = SimEnv(config.entry("task", "franka_reach").config(), config.entry("backend", "mujoco").config(), 1)
+    torch.manual_seed(0)
+    net = {"hidden": [16], "activation": "elu", "initial_std": 0.5, "min_std": 0.1}
+    policy = GaussianPolicy(env.policy_spec(), net)
+    torch.nn.init.constant_(policy.mean[-1].bias, 0.2)
+    env.close()
+    return bundle.save(tmp_path_factory.mktemp("bundle") / "reach.zip", bundle.Bundle(policy, env.robot))
+
+
+@pytest.fixture
+def stack(domain: int, tmp_path: Path, until: Callable[..., None], reacher: Path) -> Iterator[Stack]:
+    made = Stack(tmp_path, reacher, until)
+    yield made
+    made.close()
