@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from real import ros
 from real.robots.base import ArmProfile
 from robolearn import bundle, config
-from robolearn.spec import RobotSpec
+from robolearn.spec import PolicySpec, RobotSpec
 
 Floats = NDArray[np.float64]
 DOMAINS = 100
@@ -31,8 +31,10 @@ LATCHED = ros.QoSProfile(depth=1, durability=ros.DurabilityPolicy.TRANSIENT_LOCA
 ROBOT = "franka"
 SILENCE_S = 0.03
 """Without a command for so long the guard says nothing: thirty of its periods."""
+SWING_RAD, SWING_RADPS = 0.2, 4.0
+"""Amplitude, and angle of the phase a second: up to 0.8 rad/s."""
 ELSEWHERE = (-2.4, 0.0, 2.4)
-"""Of the last joint: one of them is more than FAR from any two angles."""
+"""Of the last joint, rad: one of them is more than a radian from any two angles; the guard trusts 0.7."""
 
 JointState = ros.interface("sensor_msgs/msg/JointState")
 JointTrajectory = ros.interface("trajectory_msgs/msg/JointTrajectory")
@@ -40,6 +42,7 @@ Point = ros.interface("trajectory_msgs/msg/JointTrajectoryPoint")
 PoseStamped = ros.interface("geometry_msgs/msg/PoseStamped")
 String = ros.interface("std_msgs/msg/String")
 Trigger = ros.interface("std_srvs/srv/Trigger")
+DiagnosticArray = ros.interface("diagnostic_msgs/msg/DiagnosticArray")
 Log = ros.interface("rcl_interfaces/msg/Log")
 
 
@@ -57,7 +60,7 @@ class Heard:
     """The command topic: time, position (n,)."""
     states: list[tuple[float, str]] = field(default_factory=list)
     joints: list[tuple[float, int, Floats, Floats]] = field(default_factory=list)
-    """The state topic: time, stamp, position and velocity of all joints."""
+    """The state topic: time, stamp, position and velocity (n,) of the arm."""
     proposals: list[tuple[float, int]] = field(default_factory=list)
     """guard/proposals/policy: time, stamp."""
     log: list[tuple[float, str, str]] = field(default_factory=list)
@@ -67,7 +70,9 @@ class Heard:
 class Stack:
     """Processes of one domain, which ROS_DOMAIN_ID names before. Only what it started is ever killed."""
 
-    def __init__(self, folder: Path, run: Path | str, words: Sequence[str] = (), interface: str = "forward_position"):
+    def __init__(self, folder: Path, run: Path | str, words: Sequence[str] = (), interface: str = "forward_position",
+                 topics: Sequence[str] = ()):  # fmt: skip
+        """`words` for every process. `topics`: to listen to these only, where listening would take the processor."""
         config.discover(["robolearn.robots", "real.robots"])
         self.robot: RobotSpec = config.entry("robot", ROBOT).value
         self.profile: ArmProfile = config.entry("profile", ROBOT).value
@@ -77,13 +82,13 @@ class Stack:
         self.rest = np.array(self.robot.of("default_joint_pos", self.robot.arm_joints))
         ros.init(args=["watcher"])
         self.node = ros.Node("watcher")
-        self._listen(interface)
+        self._listen(interface, topics)
         self._goal = self.node.create_publisher(PoseStamped, "goal", LATCHED)
         self._place = self.node.create_publisher(JointState, "twin/place", 10)
         self.env = self.node.create_publisher(JointTrajectory, "guard/proposals/env", 1)
         self._clients: dict[str, Any] = {}
 
-    def _listen(self, interface: str) -> None:
+    def _listen(self, interface: str, topics: Sequence[str]) -> None:
         from real.robots.base import COMMANDS
 
         command = COMMANDS[interface]  # type: ignore[index]
@@ -95,7 +100,8 @@ class Stack:
             (JointTrajectory, "guard/proposals/policy", self._on_proposal, DEEP),
             (Log, "/rosout", self._on_log, DEEP),
         ):
-            self.node.create_subscription(kind, topic, call, qos)
+            if not topics or topic in topics:
+                self.node.create_subscription(kind, topic, call, qos)
 
     # --- what is heard --------------------------------------------------------------------------------------
 
@@ -107,7 +113,11 @@ class Stack:
         self.heard.commands.append((time.monotonic(), _array(values)))
 
     def _on_joints(self, m: Any) -> None:
-        self.heard.joints.append((time.monotonic(), _ns(m.header.stamp), _array(m.position), _array(m.velocity)))
+        names = list(m.name)
+        if self.profile.joint_names[0] in names:  # a gripper's driver may tell its own joints there
+            arm = [names.index(n) for n in self.profile.joint_names]
+            both = _array(m.position)[arm], _array(m.velocity)[arm]
+            self.heard.joints.append((time.monotonic(), _ns(m.header.stamp), *both))
 
     def _on_state(self, m: Any) -> None:
         self.state = m.data
@@ -128,10 +138,11 @@ class Stack:
 
     # --- processes ------------------------------------------------------------------------------------------
 
-    def start(self, *names: str, module: str = "real.nodes.{}", words: Sequence[str] = ()) -> None:
+    def start(self, *names: str, module: Sequence[str] = ("real.nodes.{}",), words: Sequence[str] = ()) -> None:
         """Processes of these nodes; what they print is in the folder."""
         for name in names:
-            command = [sys.executable, "-m", module.format(name), "--ros-args", *self.words, *words]
+            program = [part.format(name) for part in module]
+            command = [sys.executable, "-m", *program, "--ros-args", *self.words, *words]
             with (self.folder / f"{name}.log").open("a") as log:
                 self.processes[name] = subprocess.Popen(command, stdout=log, stderr=log)
 
@@ -194,16 +205,15 @@ class Stack:
         place.x, place.y, place.z, turn.x, turn.y, turn.z, turn.w = map(float, pose)
         self._goal.publish(message)
 
-    def again(self, *names: str) -> None:
-        """Start these nodes, and wait until they are there, as their topics and log tell."""
+    def again(self, *names: str, **how: Any) -> None:
+        """Start these nodes, and wait until they are there, as their logs tell."""
         self.clear()
         signs = {
             "twin": "a simulated franka on", "guard": "guards franka", "policy": "start with the service policy/start",
         }  # fmt: skip
-        self.start(*names)
+        self.start(*names, **how)
         for name in names:
             self.wait(lambda n=name: self.said(n, signs[n]), f"the {name} is up")  # type: ignore[misc]
-        self.wait(lambda: self.heard.joints, "the arm is heard")
 
     def said(self, node: str, text: str) -> bool:
         """Since the last `clear`, on /rosout."""
@@ -248,7 +258,7 @@ class Stack:
     def _silent_at(self, arm: Floats) -> bool:
         """Silent, and seen there in two states that follow each other, for the guard has seen one of them."""
         seen = self.heard.joints[-2:]
-        near = len(seen) == 2 and all(abs(j[2][: len(arm)] - arm).max() < 1e-3 for j in seen)
+        near = len(seen) == 2 and all(abs(j[2] - arm).max() < 1e-3 for j in seen)
         return near and self._silent()
 
 
@@ -280,7 +290,8 @@ def domain(number: int | None = None) -> Iterator[int]:
 
 
 def restless(folder: Path, rate_hz: float | None = None) -> Path:
-    """A bundle whose policy keeps all joints moving, half a second at least."""
+    """A bundle whose policy, an MLP of the size that is trained, swings all joints about SWING_RAD beyond their rest
+    for ever: the action, a change of the set-points, changes in proportion to their distance from there."""
     from dataclasses import replace
 
     from robolearn.cli import _world
@@ -288,11 +299,34 @@ def restless(folder: Path, rate_hz: float | None = None) -> Path:
     from sim.env import SimEnv
 
     _world.discover()
-    env = SimEnv(config.entry("task", "franka_reach").config(), config.entry("backend", "mujoco").config(), 1)  # type: ignore[misc]
-    spec = env.policy_spec()
-    torch.manual_seed(0)
-    net = {"hidden": [256, 128, 64], "activation": "elu", "initial_std": 0.5, "min_std": 0.1}
-    policy = GaussianPolicy(replace(spec, rate_hz=rate_hz or spec.rate_hz), net)
-    torch.nn.init.constant_(policy.mean[-1].bias, 0.5 * spec.rate_hz / (rate_hz or spec.rate_hz))
+    task = config.entry("task", "franka_reach").config
+    engine = config.entry("backend", "mujoco").config
+    assert task is not None and engine is not None
+    env = SimEnv(task(), engine(), 1)
+    spec = replace(env.policy_spec(), rate_hz=rate_hz or env.policy_spec().rate_hz)
+    net = {"hidden": [128, 128], "activation": "elu", "initial_std": 0.5, "min_std": 0.05}
+    policy = GaussianPolicy(spec, net)
+    _swing(policy, spec)
     env.close()
     return bundle.save(folder / "restless.zip", bundle.Bundle(policy, env.robot))
+
+
+@torch.no_grad()
+def _swing(policy: Any, spec: PolicySpec) -> None:
+    """ELU is a straight line above zero: with `lift` added and taken away again the network is linear."""
+    first, second, last = (policy.mean[k] for k in (0, 2, 4))
+    lift, n = 10.0, spec.action.dim
+    at, columns = 0, dict[str, int]()
+    for term in spec.observation.terms("policy"):
+        columns[term.field.name], at = at, at + term.field.size
+    for layer in (first, second, last):
+        layer.weight.zero_()
+        layer.bias.zero_()
+    pull = torch.tensor((SWING_RADPS / spec.rate_hz) ** 2) / torch.tensor(spec.action.scale)
+    for j in range(n):
+        first.weight[j, columns["joint_pos"] + j] = first.weight[j, columns["joint_target_error"] + j] = 1.0
+        first.weight[n + j, columns["last_action"] + j] = 1.0
+        last.weight[j, j], last.weight[j, n + j] = -pull[j], 1.0
+        last.bias[j] = pull[j] * (lift + SWING_RAD) - lift
+    first.bias[: 2 * n] = lift
+    second.weight[: 2 * n, : 2 * n] = torch.eye(2 * n)

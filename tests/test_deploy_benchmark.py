@@ -1,7 +1,9 @@
 """What benchmarks.deploy makes of recorded commands and outcomes: the measuring itself, by hand."""
 
 import importlib
+import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ def _load(name: str) -> Any:
         sys.path.remove(str(ROOT))
 
 
-stops = _load("deploy_stops")
+stops, launch, latency, success = (_load(f"deploy_{n}") for n in ("stops", "launch", "latency", "success"))
 
 
 def series(*speeds: float, dt: float = DT) -> list[Any]:
@@ -72,3 +74,42 @@ def test_commands_that_only_repeat_are_no_periods_of_their_own():
     targets = series(0.05, 0.05, 0.05)
     again = [targets[0], targets[1], (0.00105, targets[1][1] + 50_000, *targets[1][2:]), targets[2]]
     assert stops.ticks(again, DT) == targets
+
+
+def test_the_interval_of_paired_outcomes_is_agrestis_and_mins():
+    low, high = success.paired_interval(10, 5, 500)  # 5.5 and 10.5 of 502: -5 / 502 -+ 1.96 sqrt(16 - 25 / 502) / 502
+    assert low == pytest.approx(-0.009960 - 0.015593, abs=1e-5)
+    assert high == pytest.approx(-0.009960 + 0.015593, abs=1e-5)
+
+
+def test_pairs_that_all_agree_are_not_certain():
+    low, high = success.paired_interval(0, 0, 500)
+    assert low == pytest.approx(-high)
+    assert high == pytest.approx(1.959964 / 502, rel=1e-3)  # sqrt(0.5 + 0.5) = 1
+
+
+def test_a_launch_is_read_from_what_it_prints():
+    lines = [
+        (100.5, "[launch] [twin] started, process 7\n"),
+        (103.0, "[policy] [INFO] [102.25] [policy]: franka, 20 Hz, goals []; start with the service policy/start\n"),
+        (103.1, "[guard] [INFO] [103.0] [guard]: guard/take/policy: policy has authority\n"),
+        (103.2, "[guard] fault: nothing of this kind\n"),
+    ]
+    assert launch.events(lines, 100.0) == {"twin started": 0.5, "policy built": 2.25, "authority granted": 3.0}
+
+
+def test_percentiles_leave_out_the_start_and_the_period_is_told_as_its_error():
+    n = round(latency.SETTLE_S * latency.POLICY_HZ)
+    late = [1.0] * n + [0.001] * 99 + [0.003] * 2
+    found = {"latency": late, "periods": [0.0] * n + [0.0105] * 100, "ages": late, "thinking": late}
+    table = latency.table(found, {"guard": 0.25}, ["holding", "active", "holding", "active"])
+    assert "| state stamp -> guarded command | 101 | 1.00 | <= 2 | 3.00 | <= 5 | 3.00 |" in table
+    assert "| policy's period, from 10 | 100 | 0.50 |  | 0.50 | <= 1 | 0.50 |" in table
+    assert "guard 25 %" in table and "held or stopped 1 times" in table
+
+
+def test_a_process_that_computes_has_used_the_processor():
+    before, end = latency.cpu_s(os.getpid()), time.process_time() + 0.2
+    while time.process_time() < end:
+        pass
+    assert 0.1 < latency.cpu_s(os.getpid()) - before < 1.0
