@@ -142,6 +142,8 @@ def string(data: bytes) -> str:
 def _string(data: bytes) -> str:
     if not data or data[-1]:
         raise MalformedError("text without a zero byte behind it")
+    if 0 in data[:-1]:
+        raise MalformedError("text with a zero byte within, which nobody could pass on")
     return str(data[:-1], "utf-8")
 
 

@@ -78,38 +78,59 @@ def listener(topic: str, type_name: str) -> None:
     ros.spin(node)
 
 
+class RawWriter:
+    """Announces itself as a writer of the type and writes any bytes. Real writers check theirs first."""
+
+    def __init__(self, dds_topic: str, type_name: str, service: bool = False):
+        from cyclonedds.internal import DDS
+
+        from real.ros import cdr, dds, qos
+        from real.ros.context import context
+        from real.ros.messages import message_class
+
+        lib, self._sample = DDS._dll_handle, dds._Sample
+        self._make, self._write, self._wait = (
+            lib["ddsi_serdata_from_sample"], lib["dds_writecdr"], lib["dds_wait_for_acks"],
+        )  # fmt: skip
+        self._make.restype, self._make.argtypes = ct.c_void_p, [ct.c_void_p, ct.c_int, ct.c_void_p]
+        self._write.argtypes = [ct.c_int32, ct.c_void_p]
+        kind = dds.announced_type(type_name, service=service)
+        profile = qos.QoSProfile(depth=100, durability=qos.DurabilityPolicy.TRANSIENT_LOCAL)
+        self.writer = dds.Writer(context().participant, dds_topic, kind, profile.to_dds(""))
+        self._valid = cdr.encode(message_class(type_name)(), type_name, bytes(16) if service else b"")
+        self._sertype = ct.c_void_p()
+        lib["dds_get_entity_sertype"](self.writer.entity._ref, ct.byref(self._sertype))
+
+    def readers(self) -> int:
+        return self.writer.entity.get_publication_matched_status().current_count
+
+    def write(self, payload: bytes) -> None:
+        """With its header, which RTPS does not deliver if it is an unknown one."""
+        room = max(len(payload) + 3 & ~3, len(self._valid))
+        memory = (ct.c_char * room).from_buffer(self._valid.ljust(room, b"\0"))
+        data = self._make(self._sertype, 2, ct.byref(self._sample(ct.addressof(memory), room)))
+        words = (ct.c_uint64 * 40).from_address(data)
+        size = next(i for i in range(8, 40) if words[i] == room)  # behind the pointer to the payload
+        ct.memmove(words[size - 1], payload, len(payload))
+        words[size] = len(payload)
+        self._write(self.writer.entity._ref, data)
+
+    def flush(self) -> None:
+        """Wait until all who listen reliably have got it."""
+        self._wait(self.writer.entity._ref, ct.c_int64(10**10))
+
+
 def vandal(dds_topic: str, type_name: str, count: str, seed: str, *service: str) -> None:
-    """Writes `count` random payloads that announce themselves as the type. Real writers check theirs first."""
-    from cyclonedds.internal import DDS
+    """Writes `count` random payloads that announce themselves as the type."""
+    from real.ros import native
 
-    from real.ros import cdr, dds, native, qos
-    from real.ros.context import context
-    from real.ros.messages import message_class
-
-    lib, g = DDS._dll_handle, random.Random(int(seed))
-    make, write, sertype_of = (
-        lib["ddsi_serdata_from_sample"], lib["dds_writecdr"], lib["dds_get_entity_sertype"],
-    )  # fmt: skip
-    make.restype, make.argtypes = ct.c_void_p, [ct.c_void_p, ct.c_int, ct.c_void_p]
-    write.argtypes = [ct.c_int32, ct.c_void_p]
-    node = native.Node("vandal")
-    kind = dds.announced_type(type_name, service=bool(service))
-    profile = qos.QoSProfile(depth=1000, durability=qos.DurabilityPolicy.TRANSIENT_LOCAL)
-    writer = dds.Writer(context().participant, dds_topic, kind, profile.to_dds(""))
-    valid = cdr.encode(message_class(type_name)(), type_name, bytes(16) if service else b"")
-    sertype = ct.c_void_p()
-    sertype_of(writer.entity._ref, ct.byref(sertype))
-    while not writer.entity.get_publication_matched_status().current_count:
+    g, node = random.Random(int(seed)), native.Node("vandal")
+    writer = RawWriter(dds_topic, type_name, bool(service))
+    while not writer.readers():
         time.sleep(0.01)
     for _ in range(int(count)):
-        size = len(valid) + 4 * g.randint(0, 30)
-        memory = (ct.c_char * size).from_buffer(valid.ljust(size, b"\0"))
-        data = make(sertype, 2, ct.byref(dds._Sample(ct.addressof(memory), size)))
-        words = (ct.c_uint64 * 40).from_address(data)
-        place = next(words[i - 1] for i in range(8, 40) if words[i] == size)  # its pointer and its size, in this order
-        ct.memmove(place + 4, g.randbytes(size - 4), size - 4)  # RTPS itself refuses another header
-        write(writer.entity._ref, data)
-    lib["dds_wait_for_acks"](writer.entity._ref, ct.c_int64(10**10))
+        writer.write(b"\0\1\0\0" + g.randbytes(4 * g.randint(0, 60)))
+    writer.flush()
     node.destroy_node()
 
 

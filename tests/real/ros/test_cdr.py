@@ -137,6 +137,20 @@ def test_a_length_beyond_the_bytes_is_refused_at_once():
             cdr.decode(HEADER + bytes(12) + struct.pack("<I", number) + bytes(64), "sensor_msgs/msg/JointState")
 
 
+def test_text_must_end_at_its_only_zero_byte_and_be_utf8():
+    kind = "std_msgs/msg/String"
+    assert cdr.decode(HEADER + bytes.fromhex("03000000 686900 00"), kind).data == "hi"
+    for wrong in (
+        "03000000 686969 00",
+        "03000000 680000 00",
+        "00000000",
+        "03000000 c3a900 ff ff ff ff",
+        "02000000 ff00",
+    ):
+        with pytest.raises(cdr.MalformedError):
+            cdr.decode(HEADER + bytes.fromhex(wrong), kind)
+
+
 def test_long_lists_of_messages_are_refused_before_they_take_seconds():
     point, path = (
         interface("trajectory_msgs/msg/JointTrajectoryPoint"),
