@@ -66,7 +66,7 @@ class RobotEnv:
         goal = torch.as_tensor((options or {}).get("joint_pos", rest), dtype=torch.float32)
         timeout_s = float((options or {}).get("timeout_s", 15.0))
         self._wait(lambda: self.link.lack() is None, 5.0, lambda: (self.link.lack() or Lack("", "it came late")).text)
-        self._call(self.link.take)
+        self._call(self.link.take, patience_s=1.0)  # it may not have heard the robot yet
         self.link.owner = self.source
         self._go(goal, time.monotonic() + timeout_s)
         target = self.link.standing()
@@ -154,10 +154,16 @@ class RobotEnv:
                 raise RobotError(f"{what()}, after {timeout_s:g} s")
             ros.spin_once(self.node, timeout_sec=0.05)
 
-    def _call(self, client: Any) -> None:
+    def _call(self, client: Any, patience_s: float = 0.0) -> None:
+        """Raises RobotError for a refusal that is the same after `patience_s`."""
         self._wait(client.service_is_ready, 5.0, lambda: f"no service {client.srv_name}: is the guard running?")
-        future = client.call_async(Trigger.Request())
-        self._wait(future.done, 5.0, lambda: f"no answer of {client.srv_name}")
-        answer = future.result()
-        if not answer.success:
-            raise RobotError(f"the guard refused {client.srv_name}: {answer.message}")
+        until = time.monotonic() + patience_s
+        while True:
+            future = client.call_async(Trigger.Request())
+            self._wait(future.done, 5.0, lambda: f"no answer of {client.srv_name}")
+            answer = future.result()
+            if answer.success:
+                return
+            if time.monotonic() > until:
+                raise RobotError(f"the guard refused {client.srv_name}: {answer.message}")
+            self._serve_until(time.monotonic() + 0.1)

@@ -48,10 +48,11 @@ def discover() -> None:
     config.discover(("robolearn.robots", "real.robots"))
 
 
-def read_site(node: Any) -> Site:
-    """Declares every limit of the profile as `limits.NAME`: what is set may only be tighter. Raises ConfigError."""
+def read_site(node: Any, robot: str = "") -> Site:
+    """Declares every limit of the profile as `limits.NAME`: what is set may only be tighter. `robot` is the profile
+    where no parameter names one. Raises ConfigError."""
     discover()
-    name = parameter(node, "robot", "")
+    name = parameter(node, "robot", robot)
     if not name:
         raise ConfigError("`robot` is not set: is the site's parameter file where it should be? (see configs/site)")
     profile = entry("profile", name).value
@@ -61,7 +62,7 @@ def read_site(node: Any) -> Site:
     if interface not in profile.watchdogs_s:
         raise ConfigError(unknown("command interface", interface, list(profile.watchdogs_s)))
     profile = dataclasses.replace(profile, command_interface=interface)
-    robot = entry("robot", profile.robot).value
+    spec = entry("robot", profile.robot).value
     profile = dataclasses.replace(
         profile,
         state_topic=parameter(node, "state_topic", profile.state_topic),
@@ -71,7 +72,7 @@ def read_site(node: Any) -> Site:
         gripper=_gripper(node, profile),
         limits=_tightened(node, profile),
     )
-    site = Site(profile, robot, *_calibration(node), parameter(node, "object_timeout_s", 0.5))
+    site = Site(profile, spec, *_calibration(node), parameter(node, "object_timeout_s", 0.5))
     if not site.object_timeout_s > 0.0:
         raise ConfigError(f"object_timeout_s must be above 0, got {site.object_timeout_s}")
     for wrong in node.undeclared_parameters():

@@ -1,0 +1,159 @@
+"""The Env of a robot, over a twin and a guard that are processes of their own."""
+
+import signal
+import time
+
+import pytest
+import torch
+
+pytest.importorskip("real.ros", reason="neither rclpy nor cyclonedds and rosbags (extra ros)")
+pytest.importorskip("mujoco", reason="MuJoCo is not installed (extra mujoco)")
+from real import ros
+from real.env import RobotEnv, RobotError
+from real.site import read_site
+from robolearn import bundle
+from robolearn.env import Env
+from robolearn.robots.franka import FRANKA
+
+REST = torch.tensor(FRANKA.of("default_joint_pos", FRANKA.arm_joints))
+
+
+@pytest.fixture
+def make(stack):
+    """An env over a running twin and guard."""
+    made = []
+
+    def env(*processes, **settings):
+        stack.start(*(processes or ("twin", "guard")))
+        node = ros.Node("learner")
+        spec = bundle.load(stack.run).spec
+        made.append(RobotEnv(node, read_site(node, "franka"), spec, **settings))
+        stack.wait(lambda: processes or (stack.states and stack.heard["guard/state"]))
+        return made[-1]
+
+    return env
+
+
+def run(env, action, steps):
+    """Steps after a reset, all extras of the last; begun anew where a busy machine keeps the robot silent."""
+    for _ in range(5):
+        env.reset()
+        for k in range(steps):
+            *_, extras = env.step(action)
+            if extras["awaiting_reset"]:
+                break
+            if k + 1 == steps:
+                return extras
+    raise AssertionError(f"no episode of {steps} steps in five attempts")
+
+
+def position(env):
+    return torch.tensor(env.link.reader.latest.position)[env.link.arm]
+
+
+def test_it_keeps_the_contract_of_simulation(make):
+    env = make()
+    assert isinstance(env, Env)
+    obs, extras = env.reset(seed=0)
+    assert not extras["awaiting_reset"] and extras["observation_age_s"] < 0.08
+    assert obs["policy"].shape == (1, env.observation_spec.dim("policy"))
+    action = torch.full((1, env.action_spec.dim), 0.3)
+    _, reward, terminated, truncated, _ = env.step(action)
+    assert reward.shape == terminated.shape == truncated.shape == (1,)
+    extras = run(env, action, 10)
+    assert env.episode_length_buf.tolist() == [10]
+    assert extras["applied_action"].allclose(action, atol=0.02)
+    assert (position(env) - REST > 0.05).all()
+    assert extras["guard"] == "active"
+
+
+def test_a_step_lasts_a_period_and_says_when_it_was_late(make):
+    env = make()
+    env.reset()
+    action, began, ages = torch.zeros(1, env.action_spec.dim), time.monotonic(), []
+    for _ in range(20):
+        *_, extras = env.step(action)
+        ages.append(extras["observation_age_s"])
+    spent = time.monotonic() - began
+    assert spent == pytest.approx(20 * env.step_dt, abs=0.5 * env.step_dt)
+    assert max(ages) < 0.08 and not extras["deadline_missed"]
+    time.sleep(1.5 * env.step_dt)  # a learner that thinks for too long
+    *_, truncated, extras = env.step(action)
+    assert extras["deadline_missed"] and not truncated
+
+
+def test_the_applied_action_is_what_the_guard_let_through(make):
+    """At the end of a joint the guard stops what the action still asks for."""
+    env = make()
+    upper = FRANKA.of("upper", FRANKA.arm_joints)
+    start = REST.clone()
+    start[0] = upper[0] - 0.02
+    env.reset(options={"joint_pos": start})
+    action = torch.zeros(1, env.action_spec.dim)
+    action[0, 0] = 1.0
+    for _ in range(8):
+        *_, extras = env.step(action)
+    assert extras["applied_action"][0, 0].abs() < 0.05
+    assert position(env)[0] <= upper[0] + 1e-3
+
+
+def test_reset_brings_the_arm_to_where_it_is_told_and_nothing_resets_itself(make):
+    env = make(episode_length_s=0.5)
+    env.reset()
+    action = torch.full((1, env.action_spec.dim), 0.5)
+    for _ in range(env.max_episode_length):
+        *_, truncated, extras = env.step(action)
+    assert truncated and extras["awaiting_reset"] and extras["episode"]["length"] == env.max_episode_length
+    there = position(env)
+    with pytest.raises(RobotError, match="call reset"):
+        env.step(action)
+    assert (position(env) - REST).abs().max() > 0.1
+    goal = REST - torch.tensor([0.2, 0.0, 0.2, 0.0, 0.2, 0.0, 0.2])
+    env.reset(options={"joint_pos": goal})
+    assert (position(env) - goal).abs().max() < 0.025 and (position(env) - there).abs().max() > 0.05
+
+
+@pytest.mark.parametrize("how", ["guard/estop", "kill guard", "stop twin"])
+def test_an_episode_ends_when_the_guard_or_the_robot_is_lost(make, stack, how):
+    env = make()
+    action = torch.zeros(1, env.action_spec.dim)
+    run(env, action, 3)
+    if how == "guard/estop":
+        stack.call(how)
+    else:
+        stack.kill(how.split()[1], {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}[how.split()[0]])
+        time.sleep(0.2)
+    for _ in range(3):
+        *_, truncated, extras = env.step(action)
+        if truncated:
+            break
+    assert truncated and extras["awaiting_reset"]
+    with pytest.raises(RobotError):
+        env.reset(options={"timeout_s": 1.0})
+
+
+def test_close_gives_authority_back(make, stack):
+    env = make()
+    env.reset()
+    env.close()
+    stack.wait(lambda: stack.heard["guard/owner"][-1:] == [""] and stack.state() == "idle")
+
+
+def test_without_a_robot_it_says_what_is_missing(make):
+    env = make("guard")
+    with pytest.raises(RobotError, match="no fresh joint state on joint_states"):
+        env.reset()
+
+
+def test_without_a_guard_it_says_so(make, stack):
+    env = make("twin")
+    stack.wait(lambda: stack.states)
+    with pytest.raises(RobotError, match="is the guard running"):
+        env.reset()
+
+
+def test_an_action_of_another_shape_is_refused(make):
+    env = make()
+    env.reset()
+    with pytest.raises(ValueError, match=r"must be \(1, 7\)"):
+        env.step(torch.zeros(1, 6))
