@@ -198,6 +198,16 @@ def test_a_wrench_that_stays_away_stops_the_arm_and_one_that_is_no_number_is_non
     assert decision.state == "stopped" and "wrench" in decision.reasons[0]
 
 
+def test_a_wrench_that_is_expected_and_never_came_refuses_authority():
+    arm = Arm()
+    arm.guard = Guard(arm.limits, arm.spec, ("policy",), DT, expects_wrench=True)
+    arm.observe()
+    answer = arm.guard.take("policy")
+    assert not answer.ok and "the wrench is inf s old" in answer.message
+    arm.observe(stamp=arm.now + 0.001, wrench=[0.0] * 6)
+    assert arm.guard.take("policy").ok
+
+
 # --- authority -----------------------------------------------------------------------------------------------
 
 
