@@ -28,8 +28,7 @@ def latency(folder: Path, run: str, seconds: float) -> str:
         stack.again("twin", words=["-p", f"rate_hz:={STATE_HZ}"])
         for name in ("guard", "policy"):
             stack.again(name, module=recorded, words=["-p", f"record:={folder / name}.json"])
-        stack.wait(lambda: stack.call("policy/start").success, "the policy starts")
-        stack.wait(lambda: stack.state == "active", "the policy moves the arm")
+        stack.begin()
         stack.stay(SETTLE_S)
         before = {name: cpu_s(stack.processes[name].pid) for name in NODES}
         stack.stay(seconds)

@@ -198,6 +198,17 @@ class Stack:
                 return future.result()
             client.remove_pending_request(future)
 
+    def begin(self) -> None:
+        """The policy starts, and the guard follows it; again where the guard refused, which comes after the answer."""
+        for _ in range(5):
+            self.wait(lambda: self.call("policy/start").success, "the policy starts")
+            until = time.monotonic() + 2.0
+            while self.state != "active" and time.monotonic() < until:
+                self.spin()
+            if self.state == "active":
+                return
+        raise MeasurementError(f"the guard does not follow the policy: it is {self.state}")
+
     def set_goal(self, pose: Sequence[float]) -> None:
         """x y z (m) and a quaternion x y z w, in the base frame."""
         message = PoseStamped()
@@ -232,10 +243,8 @@ class Stack:
         far = arm.copy()
         far[-1] = max(ELSEWHERE, key=lambda angle: min(abs(angle - other) for other in others))
         self._put(far)
-        for name in ("guard/take/env", "guard/release/env"):
-            answer = self.call(name)
-            if not answer.success:
-                raise MeasurementError(f"{name}: {answer.message}")
+        self.wait(lambda: self.call("guard/take/env").success, "authority for env", 10.0)
+        self.call("guard/release/env")
         self._put(arm)
 
     def _put(self, arm: Floats) -> None:

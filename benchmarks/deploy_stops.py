@@ -98,7 +98,7 @@ def move(stack: Stack) -> None:
         stack.wait(lambda: stack.call("policy/stop").success and stack.speed() == 0.0, "the policy stops", 10.0)
         stack.place(stack.rest)
         stack.clear()
-        stack.wait(lambda: stack.call("policy/start").success, "the policy starts")
+        stack.begin()
         stack.stay(0.3 + 0.1 * random.random())  # any phase of its period
         if stack.state == "active" and stack.speed() > FAST_RADPS:
             return

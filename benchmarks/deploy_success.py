@@ -33,7 +33,7 @@ from robolearn.state import RobotState, SceneState
 
 SEED = 10_000
 LATE_S = 0.02
-"""A measurement this long after the end of an episode still counts as of its end."""
+"""After the end of an episode; what is measured later than that is told."""
 Z = 1.959964
 
 
@@ -66,11 +66,12 @@ def verdict(direct: torch.Tensor, through: torch.Tensor, rows: list[dict[str, An
     low, high = paired_interval(lost, won, len(direct))
     apart = [k for k in range(len(direct)) if direct[k] != through[k]]
     held = [k for k, row in enumerate(rows) if row["states"]]
+    late = [row["late_s"] for row in rows if row["late_s"] > LATE_S]
     return (
         f"ROS 2 less SimEnv: {100 * (won - lost) / len(direct):+.2f} points, 95 % interval {100 * low:+.2f} to "
         f"{100 * high:+.2f}; {lost} lost, {won} won (episodes {apart[:20]})\n"
-        f"the guard held or stopped in {len(held)} episodes {held[:20]}; longest wait for the end of an episode "
-        f"{1e3 * max(row['late_s'] for row in rows):.0f} ms"
+        f"the guard held or stopped in {len(held)} episodes {held[:20]}; {len(late)} were judged more than "
+        f"{1e3 * LATE_S:.0f} ms after their end (at most {1e3 * max(late, default=0.0):.0f} ms)"
     )
 
 
@@ -211,14 +212,12 @@ def episode(stack: Stack, start: Floats, goal: Floats, seconds: float) -> dict[s
     stack.set_goal(goal)
     stack.place(start)
     stack.clear()
-    stack.wait(lambda: stack.call("policy/start").success, "the policy starts")
+    stack.begin()
     stack.wait(lambda: stack.heard.proposals, "the first proposal")
     end = stack.heard.proposals[0][1] + round(1e9 * seconds)
     stack.wait(lambda: stack.heard.joints and stack.heard.joints[-1][1] >= end, "the end of the episode")
     _, stamp, joints, _ = next(j for j in stack.heard.joints if j[1] >= end)
     late_s = 1e-9 * (stamp - end)
-    if late_s > LATE_S:
-        raise MeasurementError(f"no joint state within {late_s:.3g} s of the end of an episode")
     begun = [state for _, state in stack.heard.states].index("active")
     return {"joints": joints.tolist(), "late_s": late_s, "states": [s for _, s in stack.heard.states][begun + 1 :]}
 
