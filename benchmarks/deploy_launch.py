@@ -58,14 +58,16 @@ def one(folder: Path, run: str) -> dict[str, float]:
     threading.Thread(target=_read, args=(process.stdout, lines), daemon=True).start()
     try:
         stack.wait(lambda: stack.state == "active" or process.poll() is not None, "the guard follows the policy")
-        if process.poll() is not None:
-            raise MeasurementError("robolearn launch ended: " + "".join(line for _, line in lines))
         stack.stay(0.2)  # for the lines that are still on their way
+    except MeasurementError as error:
+        raise MeasurementError(f"{error}\n{''.join(line for _, line in lines)}") from None
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(timeout=30.0)
         stack.close()
     states = [s for s in stack.heard.states if s[1] == "active"]
+    if not states:
+        raise MeasurementError("robolearn launch ended: " + "".join(line for _, line in lines))
     heard = {"first joint state": stack.heard.joints, "first proposal": stack.heard.proposals,
              "first command of the guard": stack.heard.commands, FIRST: states}  # fmt: skip
     return events(lines, clock_s) | {name: rows[0][0] - began_s for name, rows in heard.items()}

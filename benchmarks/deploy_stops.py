@@ -153,7 +153,7 @@ def no_numbers(stack: Stack) -> Stop:
     """A source that has authority swings the arm, then proposes NaN at the same rate."""
     stack.place(stack.rest)
     stack.clear()
-    stack.wait(lambda: stack.call("guard/take/env").success, "authority for env")
+    stack.wait(lambda: stack.call("guard/take/env").success and stack.heard.joints, "authority for env")
     began = time.monotonic()
     fault_s, until_s = None, began + 1.0 + 0.1 * random.random()
     while stack.state != "stopped":
