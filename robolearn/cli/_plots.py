@@ -21,7 +21,8 @@ BINS = 30
 DEGREES = 180.0 / math.pi
 UNITS = {
     "m": ("mm", 1000.0), "rad": ("degrees", DEGREES), "radps": ("degrees/s", DEGREES), "mps": ("m/s", 1.0),
-    "s": ("s", 1.0), "n": ("N", 1.0), "nm": ("N m", 1.0), "kg": ("kg", 1.0), "j": ("J", 1.0), "w": ("W", 1.0),
+    "s": ("s", 1.0), "ms": ("ms", 1.0), "n": ("N", 1.0), "nm": ("N m", 1.0), "kg": ("kg", 1.0), "j": ("J", 1.0),
+    "w": ("W", 1.0),
 }  # fmt: skip
 """How a metric's unit, the last part of its name, is shown."""
 
@@ -76,9 +77,11 @@ def intervals(rates: dict[str, tuple[float, float, float]]) -> str:
     return _svg(figure)
 
 
-def histogram(name: str, values: Mapping[str, Sequence[float]], limit: float | None = None) -> str:
-    """One metric over the episodes of each engine, the first one filled; with the medians and, where the task has
-    one, the limit of success."""
+def histogram(
+    name: str, values: Mapping[str, Sequence[float]], limit: float | None = None, of: str = "episodes"
+) -> str:
+    """One metric over the episodes (or what else it is `of`) of each engine, the first one filled; with the medians
+    and, where the task has one, the limit of success."""
     title, unit, factor = metric(name)
     shown = {engine: np.asarray(v) * factor for engine, v in values.items()}
     low, top = _range(np.concatenate(list(shown.values())), limit, factor)
@@ -95,7 +98,7 @@ def histogram(name: str, values: Mapping[str, Sequence[float]], limit: float | N
         text = f"limit {limit * factor:.3g} {unit}"
         axis.axvline(limit * factor, color=RED, linewidth=1.6, linestyle="--", label=text)
     axis.set_xlabel(f"{title} ({unit})" if unit else title)
-    axis.set_ylabel("episodes (%)")
+    axis.set_ylabel(f"{of} (%)")
     axis.margins(y=0.3)  # room for the legend
     legend = axis.legend(frameon=False, fontsize=9, labelcolor=INK, title=_beyond(beyond), title_fontsize=9)
     legend.get_title().set_color(INK)
@@ -125,6 +128,22 @@ def shares(parts: dict[str, float]) -> str:
         left += seconds
     axis.set_xlim(0, left)
     axis.axis("off")
+    return _svg(figure)
+
+
+def speeds(series: Mapping[str, Sequence[Sequence[float]]], event: str) -> str:
+    """Speed (rad/s) over time (s), a line a name, about an event at time zero; a dot where a line ends."""
+    title, unit, factor = metric("fastest_joint_radps")
+    figure, [[axis]] = _figure(1, 1, 4.7, 2.5)
+    axis.axvline(0.0, color=RED, linewidth=1.6, linestyle="--", label=event)
+    for (name, line), colour in zip(series.items(), (BLUE, ORANGE, GREEN), strict=False):
+        times, values = np.array(line).T
+        axis.plot(times, values * factor, color=colour, linewidth=1.8, label=name)
+        axis.plot(times[-1], values[-1] * factor, "o", color=colour, markersize=4)
+    axis.set_xlabel("time (s)")
+    axis.set_ylabel(f"{title} ({unit})")
+    axis.set_ylim(bottom=0.0)
+    axis.legend(frameon=False, fontsize=9, labelcolor=INK)
     return _svg(figure)
 
 

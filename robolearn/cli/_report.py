@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from robolearn import config, registry
-from robolearn.cli import _page, _plots, _world
+from robolearn.cli import _deploy_report, _page, _plots, _world
 from robolearn.loops.evaluate import summarize
 from robolearn.loops.log import read_metrics
 from robolearn.loops.threads import usable_cores
@@ -40,6 +40,10 @@ class Part:
         self.rows = {e.stem.removeprefix("episodes_"): _rows(e) for e in folder.glob("episodes_*.json")}
         self.rows = {e: self.rows[e] for e in sorted(self.rows, key=lambda e: e != self.cfg.backend.name)}
         self.scores = {engine: summarize(rows) for engine, rows in self.rows.items()}
+        self.engines = list(self.scores)
+        self.deployed = _deploy_report.read(folder)
+        if self.deployed:
+            self.scores[_deploy_report.NAME] = summarize(self.deployed.rows)
         self.seconds = max(self.packed.scores["train_seconds"], self.metrics[-1]["time/seconds"])
 
     @property
@@ -81,6 +85,7 @@ def _part(part: Part) -> str:
         _learning(part.metrics),
         _engines(part),
         _episodes(part),
+        _deployed(part),
         _time(part.metrics, part.seconds),
         _contract(part.packed.spec),
     )
@@ -92,7 +97,7 @@ def _part(part: Part) -> str:
 
 def _opening(parts: list[Part]) -> str:
     told = " and ".join(f"{html.escape(p.task)} in {_page.duration(p.seconds)}" for p in parts)
-    others = dict.fromkeys(engine for p in parts for engine in list(p.scores)[1:])
+    others = dict.fromkeys(engine for p in parts for engine in p.engines[1:])
     checked = f", and checked in {' and '.join(others)}, where they never trained" if others else ""
     cards = "".join(
         f'<h3 class="part"><a href="#{p.experiment}">{html.escape(p.task)}</a></h3><div class="cards">{_cards(p)}</div>'
@@ -104,12 +109,13 @@ def _opening(parts: list[Part]) -> str:
 def _cards(part: Part) -> str:
     cards = []
     for engine, s in part.scores.items():
-        text = f"success in {engine}, 95 % interval {_interval(s)}, {s['episodes']} episodes"
+        where = f"in {engine}" if engine in part.engines else engine
+        text = f"success {where}, 95 % interval {_interval(s)}, {s['episodes']} episodes"
         text += "" if engine == part.cfg.backend.name else "; it was not trained there"
         cards.append(("good" if s["success"] >= 0.9 else "", _percent(s["success"]), text))
     if part.headline:
         title, unit, factor = _plots.metric(part.headline)
-        medians = [f"{s[part.headline]['median'] * factor:.3g} {unit}" for s in part.scores.values()]
+        medians = [f"{part.scores[e][part.headline]['median'] * factor:.3g} {unit}" for e in part.engines]
         cards.append(
             (
                 "",
@@ -177,10 +183,20 @@ def _engines(part: Part) -> str:
     found = {e: (s["success"], s["success_low"], s["success_high"]) for e, s in part.scores.items()}
     rows = [(e, s["episodes"], _percent(s["success"]), _interval(s)) for e, s in part.scores.items()]
     return (
-        f"<section><h2>Success in each engine</h2>{_plots.intervals(found)}"
+        f"<section><h2>Success in each engine{_also(part)}</h2>{_plots.intervals(found)}"
         + _page.table(("engine", "episodes", "success", "95 % interval (Wilson)"), rows)
         + f'<p class="soft small">Trained in {part.cfg.backend.name} only.</p></section>'
     )
+
+
+def _also(part: Part) -> str:
+    return f" and {_deploy_report.NAME}" if part.deployed else ""
+
+
+def _deployed(part: Part) -> str:
+    if not part.deployed:
+        return ""
+    return _deploy_report.section(part.deployed, part.scores[_deploy_report.NAME], 1e3 / part.packed.spec.rate_hz)
 
 
 def _episodes(part: Part) -> str:
@@ -263,7 +279,7 @@ def _term_row(term: TermSpec) -> tuple[str, ...]:
 
 
 def _machine(parts: list[Part]) -> str:
-    engines = dict.fromkeys(engine for p in parts for engine in p.scores)
+    engines = dict.fromkeys(engine for p in parts for engine in p.engines)
     about = parts[-1].packed
     facts = [
         ("processor", f"{_cpu()}, {usable_cores()} cores"),
@@ -292,6 +308,8 @@ def _next(parts: list[Part]) -> str:
         ("policy.onnx", "the same policy for computers without torch, specification inside"),
         ("run", "config.yaml, metrics.jsonl, TensorBoard events, checkpoints"),
         ("episodes_ENGINE.json", "the results of every episode of an evaluation"),
+        *([(_deploy_report.FILE, "those through ROS 2, with latencies and the stop; what the nodes said: ros2_*.log")]
+          if any(p.deployed for p in parts) else []),
     ]  # fmt: skip
     folders = " and ".join(str(p.folder) for p in parts)
     return (
@@ -303,7 +321,8 @@ def _next(parts: list[Part]) -> str:
 def _commands(robolearn: str, part: Part) -> list[str]:
     return [
         f"# {part.task}",
-        *(f"{robolearn} evaluate run={part.run} backend={engine} episodes=1000" for engine in part.scores),
+        *(f"{robolearn} evaluate run={part.run} backend={engine} episodes=1000" for engine in part.engines),
+        *([f"{robolearn} launch deploy twin:=true run:={part.run}"] if part.deployed else []),
         f"{robolearn} play run={part.run}",
         f"{robolearn} export run={part.run} format=torch",
         f"{robolearn} train experiment={part.experiment} seed={part.cfg.seed + 1}",

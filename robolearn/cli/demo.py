@@ -1,10 +1,14 @@
-"""Train robots, evaluate each in two engines, film and export their policies, and write one page about all.
+"""Train robots, evaluate in two engines and arms through ROS 2, film and export, and write one page about all.
 
 usage: robolearn demo [out=demo] [experiments=franka_reach_ppo,crazyflie_hover_rpm_ppo] [seed=0] [key=value ...]
 
 `out` gets report.html, one file that loads nothing from elsewhere, and a folder for each experiment: run/ (all that
 training writes, with the policy bundle), episodes_ENGINE.json, film.mp4 and policy.onnx. Further key=value words go
 to every training. An interrupted demo continues where it stopped; what is finished is not repeated.
+
+An arm's policy is deployed too, with `robolearn launch`: policy, guard and a simulated arm are processes that talk over
+DDS, in a domain of their own on this machine. It reaches goals as in an evaluation, then the policy is killed while the
+arm moves; ros2.json is what was measured. That takes the extra `ros`, or a ROS 2 installation.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from typing import Any
 from robolearn import config
 from robolearn.cli import _options, _world
 from robolearn.cli._options import option
-from robolearn.errors import ConfigError
+from robolearn.errors import ConfigError, UserError
 
 log = logging.getLogger(__name__)
 
@@ -36,10 +40,12 @@ class DemoCfg:
     second_backend: str = option("pybullet", "engine of the second evaluation; empty for none")
     second_episodes: int = option(200, "of that evaluation")
     video_envs: int = option(6, "environments in a film")
+    ros_episodes: int = option(20, "of an arm through ROS 2, 3 s or so each; 0 for none")
 
     def __post_init__(self) -> None:
         counts = dict.fromkeys(("episodes", "second_episodes"), _options.EPISODES)
-        _options.check_range(self, seed=_options.SEEDS, video_envs=_options.FILMED, **counts)
+        filmed, tried = _options.FILMED, (0, _options.EPISODES[1])
+        _options.check_range(self, seed=_options.SEEDS, video_envs=filmed, ros_episodes=tried, **counts)
         if not self.names or len(set(self.names)) < len(self.names):
             raise ValueError(f"experiments must be different names with commas between, got '{self.experiments}'")
 
@@ -61,15 +67,17 @@ def main(argv: list[str]) -> int:
     out = Path(options.out)
     for name in options.names:
         _refuse(out / name, name, options, training)
+    tried = True
     for name in options.names:
         _make(out / name, name, options, training)
+        tried &= _deploy(out / name, options)
     from robolearn.cli import _report
 
     page = out / "report.html"
     _report.write(page, [out / name for name in options.names])
     print(f"{'report':22} {page.resolve()}")
     print(f"{'this took':22} {time.monotonic() - started:.0f} s")
-    return 0
+    return 0 if tried else UserError.exit_code
 
 
 # --- before anything is written -----------------------------------------------------------------------------
@@ -158,6 +166,26 @@ def _film(path: Path, run: Path, options: DemoCfg) -> None:
 
     _, cfg, packed = _world.load_run(str(run))
     _video.record(packed.policy, cfg, path, options.video_envs, options.seed + 30_000)
+
+
+def _deploy(folder: Path, options: DemoCfg) -> bool:
+    """Try an arm's policy through ROS 2, where that is possible; False if it should have been, and was not."""
+    from robolearn.cli import _deploy_trial
+
+    run = folder / "run"
+    _, _, packed = _world.load_run(str(run))
+    if not options.ros_episodes or _deploy_trial.site_of(packed.spec.robot) is None:
+        return True
+    if why := _deploy_trial.obstacle(packed):
+        log.warning("%s is not tried through ROS 2: %s", folder.name, why)
+        return True
+    try:
+        _once(folder / _deploy_trial.FILE, run / "bundle" / "bundle.json",
+              lambda path: _deploy_trial.measure(path, run, options.ros_episodes, options.seed + 20_000))  # fmt: skip
+    except UserError as error:
+        log.error("%s through ROS 2: %s", folder.name, error)
+        return False
+    return True
 
 
 def _export(path: Path, run: Path) -> None:

@@ -82,7 +82,14 @@ class Display:
             self._last = now
             rate = (done - self._first) / max(now - self._start, 1e-9)
             left = f"{max(0, self.total - done) / rate:.0f} s left" if rate else "no end in sight yet"
-            log.info("%s %d/%d  %.0f/s  %s  %s", self.title, done, self.total, rate, left, text)
+            log.info("%s %d/%d  %s  %s  %s", self.title, done, self.total, _pace(rate), left, text)
+
+
+def _pace(rate: float | None) -> str:
+    """Of so many a second, or how long one takes."""
+    if not rate:
+        return ""
+    return f"{rate:,.0f}/s" if rate >= 1.0 else f"{1.0 / rate:.1f} s each"
 
 
 def _rich_bar() -> Any:
@@ -92,7 +99,7 @@ def _rich_bar() -> Any:
 
     class Rate(TextColumn):
         def render(self, task: Any) -> Text:
-            return Text(f"{task.speed:,.0f}/s" if task.speed else "", style="cyan")
+            return Text(_pace(task.speed), style="cyan")
 
     return Progress(
         TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(""), TimeRemainingColumn(),

@@ -1,0 +1,107 @@
+"""A policy put to the test through ROS 2: an episode on a twin as in simulation, and what becomes of an arm that moves
+when something fails."""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from real.watcher import Floats, Heard, Motion, TrialError, Watcher
+
+LATE_S = 0.02
+"""A measurement this long after the end of an episode still counts as of its end."""
+MOVING_RADPS = 0.3
+"""Of the fastest commanded joint, at least, when something is to happen to a moving arm."""
+BEFORE_S, AFTER_S = 0.25, 1.0
+"""What is kept of a fault."""
+
+
+class LateError(TrialError):
+    """The machine was too busy to measure when it was time to: another try may do."""
+
+
+# --- an episode ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Episode:
+    joints: Floats
+    """(n,) of the arm, measured when the episode's length was over."""
+    late_s: float
+    """How long after that."""
+    states: list[str]
+    """The guard's, after it first followed the policy: none, where all went well."""
+    latency_s: list[float]
+    """From a state's stamp to the first command that follows what was proposed from it."""
+
+
+def run_episode(watcher: Watcher, start: Floats, goals: Mapping[str, Sequence[float]], seconds: float) -> Episode:
+    """Its length counts from the stamp of the state that the first proposal was computed from. Raises LateError where
+    no state was heard when it was over."""
+    watcher.begin(start, goals)
+    end_ns = watcher.heard.proposals[0].stamp_ns + round(1e9 * seconds)
+    joints = watcher.heard.joints
+    watcher.wait(lambda: joints and joints[-1].stamp_ns >= end_ns, "the end of the episode", seconds + 10.0)
+    last = next(j for j in joints if j.stamp_ns >= end_ns)
+    late_s = 1e-9 * (last.stamp_ns - end_ns)
+    if late_s > LATE_S:
+        raise LateError(f"no joint state within {late_s:.3g} s of the end of an episode")
+    said = [state for _, state in watcher.heard.states]
+    after = said[said.index("active") + 1 :] if "active" in said else said
+    return Episode(last.position, late_s, after, latencies(watcher.heard))
+
+
+def latencies(heard: Heard, clock_s: float | None = None) -> list[float]:
+    """Seconds from the state's stamp of each proposal until a listener has the first target that the guard computed
+    after the listener had the proposal. Who of the two had it first is not known: to within a period of the guard.
+    `clock_s`: the stamps' clock less the steady one."""
+    offset_s = time.time() - time.monotonic() if clock_s is None else clock_s
+    stamps = [t.stamp_ns for t in heard.targets]
+    found = []
+    for proposal in heard.proposals:
+        k = bisect_left(stamps, round(1e9 * (proposal.at_s + offset_s)))
+        if k < len(stamps):
+            found.append(heard.targets[k].at_s + offset_s - 1e-9 * proposal.stamp_ns)
+    return found
+
+
+# --- a fault -------------------------------------------------------------------------------------------------
+
+Series = list[tuple[float, float]]
+"""Seconds after the fault, by the stamps, and the speed of the fastest joint, rad/s."""
+
+
+@dataclass(frozen=True)
+class Stop:
+    commanded: Series
+    measured: Series
+
+
+def record_fault(watcher: Watcher, start: Floats, goals: Sequence[Mapping[str, Sequence[float]]],
+                 strike: Callable[[], None]) -> Stop:  # fmt: skip
+    """What becomes of an arm that moves when `strike` is called: at the first of the goals on whose way it is fast."""
+    for goal in goals:
+        watcher.begin(start, goal)
+        until = time.monotonic() + 2.0
+        while time.monotonic() < until:
+            watcher.spin()
+            targets = watcher.heard.targets
+            long = bool(targets) and targets[-1].at_s - targets[0].at_s > BEFORE_S
+            if long and watcher.state == "active" and watcher.speed() > MOVING_RADPS:
+                fault_s = time.time()
+                strike()
+                watcher.stay(AFTER_S + 0.1)
+                return stop_of(watcher.heard, fault_s)
+    raise TrialError(f"the arm never moved at {MOVING_RADPS:g} rad/s")
+
+
+def stop_of(heard: Heard, fault_s: float) -> Stop:
+    """`fault_s` on the clock of the stamps."""
+
+    def series(motions: Sequence[Motion]) -> Series:
+        pairs = ((1e-9 * m.stamp_ns - fault_s, float(abs(m.velocity).max())) for m in motions)
+        return [(t, speed) for t, speed in pairs if -BEFORE_S <= t <= AFTER_S]
+
+    return Stop(series(heard.targets), series(heard.joints))

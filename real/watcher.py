@@ -1,0 +1,245 @@
+"""A node beside twin, guard and policy that hears what they say, and puts the twin's arm where an episode starts. It
+starts no process and proposes nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from real import ros
+from real.connection import LATCHED, DiagnosticArray, JointState, JointTrajectory, PoseStamped, String, Trigger
+from real.robots.base import ArmProfile
+from robolearn.errors import UserError
+
+Floats = NDArray[np.float64]
+EVERY = ros.QoSProfile(depth=5000)
+SILENCE_S = 0.03
+"""Without a target for so long the guard says nothing: many of its periods."""
+ELSEWHERE = (-2.4, 0.0, 2.4)
+"""Of the last joint, rad: one of them is more than a radian from any two angles; the guard trusts 0.7."""
+
+START_S = 20.0
+"""In which a policy that is asked again and again has to start."""
+
+
+class TrialError(UserError):
+    """What should have happened did not, or not in time: there is nothing to measure."""
+
+
+class Motion(NamedTuple):
+    """A target of the guard, or a measured state of the arm."""
+
+    at_s: float
+    """On the steady clock, when it was taken from the wire."""
+    stamp_ns: int
+    position: Floats
+    velocity: Floats
+
+
+class Stamp(NamedTuple):
+    """Of a proposal: that of the state which it was computed from."""
+
+    at_s: float
+    stamp_ns: int
+
+
+@dataclass
+class Heard:
+    """Since the last `clear`."""
+
+    targets: list[Motion] = field(default_factory=list)
+    joints: list[Motion] = field(default_factory=list)
+    proposals: list[Stamp] = field(default_factory=list)
+    states: list[tuple[float, str]] = field(default_factory=list)
+    """The guard's, and when (steady clock)."""
+
+
+class Watcher:
+    """The node; use it as a context, which joins the domain that the environment names and leaves it."""
+
+    def __init__(self, profile: ArmProfile, goals: Sequence[str], trouble: Callable[[], str] = str):
+        """`goals`: names of the poses that the policy reads. `trouble` says why there is nothing to wait for, if so."""
+        self.profile, self.heard, self.state, self._trouble = profile, Heard(), "", trouble
+        self._arm = list(profile.joint_names)
+        self.counts: dict[str, int] = {}
+        """`NODE: KEY` -> number, from the diagnostics; as of their last second."""
+        ros.init(args=["watcher"])
+        self.node = node = ros.Node("watcher")
+        node.create_subscription(JointState, "guard/target", self._on_target, EVERY)
+        node.create_subscription(JointState, profile.state_topic, self._on_joints, EVERY)
+        node.create_subscription(JointTrajectory, "guard/proposals/policy", self._on_proposal, EVERY)
+        node.create_subscription(String, "guard/state", self._on_state, LATCHED)
+        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+        self._goals = {name: node.create_publisher(PoseStamped, name, LATCHED) for name in goals}
+        self._place = node.create_publisher(JointState, "twin/place", 10)
+        self._clients: dict[str, Any] = {}
+
+    def __enter__(self) -> Watcher:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        ros.shutdown()
+
+    # --- what is heard --------------------------------------------------------------------------------------
+
+    def _on_target(self, message: Any) -> None:
+        self.heard.targets.append(self._motion(message, slice(None)))
+
+    def _on_joints(self, message: Any) -> None:
+        names = list(message.name)
+        if self._arm[0] in names:  # a gripper's driver may tell its own joints there
+            self.heard.joints.append(self._motion(message, [names.index(n) for n in self._arm]))
+
+    def _motion(self, message: Any, columns: Any) -> Motion:
+        rows = (np.array(v, dtype=np.float64)[columns] for v in (message.position, message.velocity))
+        return Motion(time.monotonic(), nanoseconds(message.header.stamp), *rows)
+
+    def _on_proposal(self, message: Any) -> None:
+        self.heard.proposals.append(Stamp(time.monotonic(), nanoseconds(message.header.stamp)))
+
+    def _on_state(self, message: Any) -> None:
+        self.state = message.data
+        self.heard.states.append((time.monotonic(), message.data))
+
+    def _on_diagnostics(self, message: Any) -> None:
+        for status in message.status:
+            for value in status.values:
+                number = value.value.partition(" ")[0]  # the guard tells the last value after it
+                if number.isdecimal():
+                    self.counts[f"{status.name.strip('/')}: {value.key}"] = int(number)
+
+    def clear(self) -> None:
+        self.heard = Heard()
+
+    def speed(self) -> float:
+        """Of the commanded joint that moves fastest, rad/s."""
+        return float(abs(self.heard.targets[-1].velocity).max()) if self.heard.targets else 0.0
+
+    # --- waiting --------------------------------------------------------------------------------------------
+
+    def spin(self, seconds: float = 0.01) -> None:
+        ros.spin_once(self.node, timeout_sec=seconds)
+        if not ros.ok():
+            raise KeyboardInterrupt  # the signal that ROS took
+
+    def stay(self, seconds: float) -> None:
+        """Listen for so long."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0.0:
+            self.spin(left)
+
+    def wait(self, condition: Callable[[], object], what: str, timeout_s: float = 60.0) -> None:
+        until = time.monotonic() + timeout_s
+        while not condition():
+            if trouble := self._trouble():
+                raise TrialError(f"{what}: {trouble}")
+            if time.monotonic() > until:
+                raise TrialError(f"{what}: not within {timeout_s:g} s")
+            self.spin()
+
+    def call(self, name: str, timeout_s: float = 60.0) -> Any:
+        """A service's answer. A call to one whose process was killed is repeated: it seems to be there for seconds."""
+        client = self._clients.setdefault(name, self.node.create_client(Trigger, name))
+        until = time.monotonic() + timeout_s
+        while True:
+            self.wait(client.service_is_ready, f"the service {name} is there", until - time.monotonic())
+            future, patience_s = client.call_async(Trigger.Request()), time.monotonic() + 1.0
+            while not future.done() and time.monotonic() < patience_s:
+                self.spin()
+            if future.done():
+                return future.result()
+            client.remove_pending_request(future)
+
+    def demand(self, name: str, timeout_s: float = 20.0) -> None:
+        """Call until the answer is yes: who has just started may not have heard the robot yet."""
+        until, answer = time.monotonic() + timeout_s, self.call(name)
+        while not answer.success:
+            if time.monotonic() > until:
+                raise TrialError(f"{name} was refused for {timeout_s:g} s: {answer.message}")
+            self.stay(0.02)
+            answer = self.call(name)
+
+    # --- strings --------------------------------------------------------------------------------------------
+
+    def await_all(self) -> None:
+        """Until twin, guard and policy are there."""
+        self.wait(lambda: self.heard.joints, "the arm's first joint state")
+        self.wait(lambda: self.state, "the guard's first state")
+        self.call("policy/stop")
+
+    def halt(self) -> None:
+        """The policy has no authority, and the guard's target is at rest."""
+        self.demand("policy/stop")
+        self.wait(lambda: self.state != "active" and self.speed() == 0.0, "the arm stops", 10.0)
+
+    def set_goal(self, name: str, pose: Sequence[float]) -> None:
+        """x y z (m) and a quaternion x y z w, in the base frame."""
+        message = PoseStamped()
+        place, turn = message.pose.position, message.pose.orientation
+        place.x, place.y, place.z, turn.x, turn.y, turn.z, turn.w = map(float, pose)
+        self._goals[name].publish(message)
+
+    def place(self, arm: Floats) -> None:
+        """The twin's arm stands at rest at joints (n,), and so does the next owner's first target.
+
+        The guard keeps sending its last target while the arm is near it, which would bring the arm back there. So the
+        arm is first put where the guard falls silent, somebody takes authority there and gives it back, and from there
+        it is put where it belongs, which is far from that.
+        """
+        others = [arm[-1], *(t.position[-1] for t in self.heard.targets[-1:])]
+        far = arm.copy()
+        far[-1] = max(ELSEWHERE, key=lambda angle: min(abs(angle - other) for other in others))
+        self._put(far)
+        self.demand("guard/take/env")
+        self.call("guard/release/env")  # refused where the guard has stopped meanwhile, which will do too
+        self._put(arm)
+
+    def _put(self, arm: Floats) -> None:
+        """At once; and again when the commands that were on their way have come."""
+        message = JointState(name=self._arm, position=arm)
+        self._place.publish(message)
+        until = time.monotonic() + 5.0
+        while not self._silent_at(arm):
+            if time.monotonic() > until:
+                raise TrialError("the arm cannot be placed: somebody commands it")
+            self.spin(0.005)
+            if self._silent():
+                self._place.publish(message)
+                self.stay(0.02)
+        self.stay(1.25 * self.profile.limits.state_timeout_s)  # who does not believe the jump yet knows no fresh state
+
+    def _silent(self) -> bool:
+        targets = self.heard.targets
+        return not targets or time.monotonic() - targets[-1].at_s > SILENCE_S
+
+    def _silent_at(self, arm: Floats) -> bool:
+        """Silent, and seen there in two states that follow each other, for the guard has seen one of them."""
+        seen = self.heard.joints[-2:]
+        near = len(seen) == 2 and all(abs(j.position - arm).max() < 1e-3 for j in seen)
+        return near and self._silent()
+
+    def begin(self, start: Floats, goals: Mapping[str, Sequence[float]]) -> None:
+        """An episode, from joints (n,) at rest to goals (7,) by name, until its first proposal; nothing of the time
+        before is kept."""
+        self.halt()
+        for name, pose in goals.items():
+            self.set_goal(name, pose)
+        self.place(start)
+        self.clear()
+        until = time.monotonic() + START_S
+        while not self.heard.proposals:
+            if time.monotonic() > until:
+                raise TrialError(f"the policy proposes nothing, {START_S:g} s after policy/start; the log says why")
+            self.demand("policy/start")  # again, for the guard may have refused it
+            patience_s = time.monotonic() + 1.0
+            while not self.heard.proposals and time.monotonic() < patience_s:
+                self.spin()
+
+
+def nanoseconds(stamp: Any) -> int:
+    return int(stamp.sec) * 10**9 + int(stamp.nanosec)
