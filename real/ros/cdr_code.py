@@ -140,12 +140,12 @@ def _write_many(value: str, element: Any, counts: bool, limit: int, code: _Code)
         code.moved(min(size, 4) if counts else size)
         return
     code.declare(f"v = items({value}, {f'0, {limit}' if counts else f'{limit}, 0'})")
-    if counts:
-        code.number("uint32", "len(v)")
     if element[0] == Nodetype.BASE:
         code.align(4)
-        code.add(f"out += texts(tuple(v), {element[1][1]})")
+        code.add(f"out += texts(tuple(v), {counts}, {element[1][1]})")
     else:
+        if counts:
+            code.number("uint32", "len(v)")
         code.add(f"for {(each := code.name(None))} in v:")
         code.depth += 1
         code.moved(1)
@@ -190,7 +190,13 @@ def _read_many(target: str, element: Any, counts: bool, length: int, code: _Code
     base = element[1][0]
     if counts and element == (Nodetype.BASE, ("string", 0)):
         code.align(4)
-        code.add(f"{target}, p = strings(b, p, {code.name([b'', []])}, most); most -= len({target})")
+        memory = code.name([(), []])  # the last one's bytes, which nothing begins with at first, and what they say
+        code.add(
+            f"last, known = {memory}",
+            f"if b.startswith(last, p): {target} = known.copy(); p += len(last)",
+            f"else: {target}, p = strings(b, p, {memory}, most)",
+            f"most -= len({target})",
+        )
         code.moved(1)
         return
     if counts:

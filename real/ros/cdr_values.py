@@ -39,11 +39,15 @@ def sequence(out: bytearray, value: Any, base: str, wide: int, bound: int) -> No
     padding behind the count, else 0."""
     count = len(value)
     padding = len(out) & wide if count else 0
-    if type(value) in (list, tuple) and count < SHORT and base not in OCTETS and not 0 < bound < count:
+    short = count < SHORT and not 0 < bound < count
+    if short and type(value) in (list, tuple) and base not in OCTETS:
         out += counting_packer(base, count, padding)(count, *value)
+    elif short and type(value) is np.ndarray and value.dtype is DTYPES[base] and value.ndim == 1:
+        out += counting_packer(base, 0, padding)(count)
+        out += value.tobytes()
     else:
         data = array(value, base, bound=bound)
-        out += counting_packer(base, 0, padding)(len(value))
+        out += counting_packer(base, 0, padding)(count)
         out += data
 
 
@@ -114,9 +118,9 @@ def items(value: Any, length: int, bound: int) -> Any:
 
 
 @lru_cache(1024)
-def texts(values: tuple[str, ...], bound: int) -> bytes:
-    """All of them, from a position that is a multiple of 4 on."""
-    out = bytearray()
+def texts(values: tuple[str, ...], counts: bool, bound: int) -> bytes:
+    """All of them, counted or not, from a position that is a multiple of 4 on."""
+    out = bytearray(struct.pack("<I", len(values)) if counts else b"")
     for value in values:
         out += bytes(-len(out) & 3) + text(value, bound)
     return bytes(out)
@@ -151,10 +155,7 @@ _short_string = lru_cache(1024)(_string)
 
 
 def strings(data: bytes, at: int, memory: list[Any], most: int) -> tuple[list[str], int]:
-    """A sequence of strings and the position behind it; `memory` holds the last one, as names rarely change."""
-    last, known = memory
-    if last and data.startswith(last, at):
-        return known.copy(), at + len(last)
+    """A sequence of strings and the position behind it; `memory` is to hold it: names rarely change."""
     (count,) = struct.unpack_from("<I", data, at)
     position, values = at + 4, []
     for _ in counted(count, len(data) - position, most - count):

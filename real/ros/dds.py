@@ -7,6 +7,7 @@ ctypes, which lets other threads run meanwhile; the binding's own codec (36 ms f
 from __future__ import annotations
 
 import ctypes as ct
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -37,15 +38,12 @@ from real.ros.definitions import FIELDS, dds_name
 
 idl: Any = idl_types  # whose generics mypy does not see
 ANY = ViewState.Any | SampleState.Any | InstanceState.Any
+SAMPLE = struct.Struct("PN")  # what dds_write is given: address and size
 NAMES = {"bool": bool, "string": str, "byte": idl.uint8, "char": idl.uint8}
 
 
 class DdsError(RuntimeError):
     """A call of cyclonedds failed."""
-
-
-class _Sample(ct.Structure):
-    _fields_ = [("data", ct.c_void_p), ("size", ct.c_size_t)]
 
 
 def _function(name: str, *arguments: Any) -> Any:
@@ -54,7 +52,7 @@ def _function(name: str, *arguments: Any) -> Any:
     return function
 
 
-_write = _function("dds_write", ct.c_int32, ct.c_void_p)
+_write = _function("dds_write", ct.c_int32, ct.c_char_p)
 _attach = _function("dds_waitset_attach", ct.c_int32, ct.c_int32, ct.c_ssize_t)
 _detach = _function("dds_waitset_detach", ct.c_int32, ct.c_int32)
 _wait = _function("dds_waitset_wait", ct.c_int32, ct.c_void_p, ct.c_size_t, ct.c_int64)
@@ -124,12 +122,12 @@ class Writer:
     def __init__(self, participant: Participant, topic: str, data_type: type[IdlStruct], qos: Qos):
         self.topic = Topic(participant.entity, topic, data_type)
         self.entity = DataWriter(participant.publisher, self.topic, qos)
+        self._ref = self.entity._ref
         self.gid = self.entity.guid.bytes
 
     def write(self, payload: bytearray) -> None:
-        size = len(payload)
-        memory = (ct.c_char * size).from_buffer(payload)
-        code = _write(self.entity._ref, ct.byref(_Sample(ct.addressof(memory), size)))
+        first = ct.c_char.from_buffer(payload)
+        code = _write(self._ref, SAMPLE.pack(ct.addressof(first), len(payload)))
         if code < 0:
             raise DdsError(f"dds_write on {self.topic.name} failed with {code}")
 
@@ -164,21 +162,21 @@ class Waiter:
 
     def __init__(self, participant: Participant):
         self.entity, self.bell = WaitSet(participant.entity), GuardCondition(participant.entity)
-        self._size = 0
+        self._ref, self._size = self.entity._ref, 0
         self._ready = (ct.c_ssize_t * 0)()
         self.attach(self.bell, 0)
 
     def attach(self, condition: Entity, tag: int) -> None:
-        _attach(self.entity._ref, condition._ref, tag)
+        _attach(self._ref, condition._ref, tag)
         self._size += 1
         self._ready = (ct.c_ssize_t * self._size)()
 
     def detach(self, condition: Entity) -> None:
-        _detach(self.entity._ref, condition._ref)
+        _detach(self._ref, condition._ref)
 
     def wait(self, timeout_s: float) -> Sequence[int]:
         """Tags of what is ready, without waiting longer; empty after the time. The interpreter's lock is released."""
-        count = _wait(self.entity._ref, self._ready, self._size, round(timeout_s * 1e9))
+        count = _wait(self._ref, self._ready, self._size, int(timeout_s * 1e9))
         if count < 0:
             raise DdsError(f"dds_waitset_wait failed with {count}")
         ready = self._ready[:count]  # an array ends where it ends

@@ -211,11 +211,10 @@ class Node:
 
     def spin_once(self, timeout_s: float | None = None) -> None:
         """Serve what is due and what has come, after waiting for it, once: each timer, one message an endpoint."""
-        now = time.monotonic()
-        until = now + timeout_s if timeout_s is not None else math.inf
+        until = math.inf if timeout_s is None else time.monotonic() + timeout_s
         while not self.context.stopping.is_set():
             called = bool(self._timers) and self._call_timers()
-            ready = self.waiter.wait(0.0 if called else self._patience(now, until))
+            ready = self.waiter.wait(0.0 if called else self._patience(until))
             for tag in ready:
                 if (call := self._ready.get(tag)) is not None:
                     call()
@@ -234,9 +233,9 @@ class Node:
                 timer.call(now)
         return called
 
-    def _patience(self, now: float, until: float) -> float:
+    def _patience(self, until: float) -> float:
         """Seconds until something is due, but no longer than a slice."""
-        wait = min(SLICE_S, until - now)
+        wait = SLICE_S if until == math.inf else min(SLICE_S, until - time.monotonic())
         if self._timers:
             due = min((t.due_ns for t in self._timers if not t.canceled), default=None)
             if due is not None:

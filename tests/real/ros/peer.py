@@ -88,7 +88,7 @@ class RawWriter:
         from real.ros.context import context
         from real.ros.messages import message_class
 
-        lib, self._sample = DDS._dll_handle, dds._Sample
+        lib, self._sample = DDS._dll_handle, dds.SAMPLE.pack
         self._make, self._write, self._wait = (
             lib["ddsi_serdata_from_sample"], lib["dds_writecdr"], lib["dds_wait_for_acks"],
         )  # fmt: skip
@@ -108,7 +108,7 @@ class RawWriter:
         """With its header, which RTPS does not deliver if it is an unknown one."""
         room = max(len(payload) + 3 & ~3, len(self._valid))
         memory = (ct.c_char * room).from_buffer(self._valid.ljust(room, b"\0"))
-        data = self._make(self._sertype, 2, ct.byref(self._sample(ct.addressof(memory), room)))
+        data = self._make(self._sertype, 2, self._sample(ct.addressof(memory), room))
         words = (ct.c_uint64 * 40).from_address(data)
         size = next(i for i in range(8, 40) if words[i] == room)  # behind the pointer to the payload
         ct.memmove(words[size - 1], payload, len(payload))
