@@ -26,6 +26,10 @@ SENSED = ros.QoSProfile(depth=1, reliability=ros.ReliabilityPolicy.BEST_EFFORT)
 LATCHED = ros.QoSProfile(depth=1, durability=ros.DurabilityPolicy.TRANSIENT_LOCAL)
 BACK_S = 0.1
 """A clock that goes back by more is another clock."""
+BEYOND, TOO_FAST, NOISE = 0.2, 10.0, 0.02
+"""rad or m beyond a joint's end, times its speed limit, and rad or m that a measurement may be off: one that says more,
+or is further from the last than that speed leads, is none. So of two robots on one topic one is heard."""
+LONGEST_TEXT = 60
 KINDS = 50
 """Reasons that are told apart: a sender can think of more."""
 
@@ -44,7 +48,13 @@ KeyValue = ros.interface("diagnostic_msgs/msg/KeyValue")
 
 
 def seconds(stamp: Any) -> float:
-    return float(stamp.sec) + 1e-9 * float(stamp.nanosec)
+    """Of a stamp or a duration; NaN if it is none, with more than a second of nanoseconds."""
+    return float(stamp.sec) + 1e-9 * float(stamp.nanosec) if 0 <= stamp.nanosec < 10**9 else math.nan
+
+
+def shown(text: str) -> str:
+    """What others wrote, as it may stand in a line of ours."""
+    return repr(text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}...")
 
 
 def stamp_of(time_s: float) -> Any:
@@ -74,6 +84,8 @@ class JointReader:
         self._robot, self._future_s = robot, future_s
         self._column = {wire_names.get(n, n): i for i, n in enumerate(robot.joint_names)}
         self._needed = self.columns(robot.arm_joints)
+        self._ends = [np.array(robot.of(n, robot.joint_names)) for n in ("lower", "upper")]
+        self._fastest = np.array(robot.of("velocity_limit", robot.joint_names))
         rest = np.array(robot.default_joint_pos)
         self.latest = Reading(-math.inf, rest, np.zeros_like(rest), np.zeros_like(rest))
         self._stamps, self._now_s = np.full(len(rest), -math.inf), -math.inf
@@ -124,10 +136,20 @@ class JointReader:
         for values in (message.position, message.velocity):
             if len(values) and not np.isfinite(np.asarray(values, dtype=np.float64)[ks]).all():
                 return "a number is not finite"
+        at = np.asarray(message.position, dtype=np.float64)[ks]
+        if ((at < self._ends[0][ids] - BEYOND) | (at > self._ends[1][ids] + BEYOND)).any():
+            return "a joint is where it cannot be"
+        if len(message.velocity) and (abs(np.asarray(message.velocity)[ks]) > TOO_FAST * self._fastest[ids]).any():
+            return "a joint is faster than it can be"
+        if math.isnan(stamp):
+            return "its stamp is none"
         if stamp > now_s + self._future_s:
             return "its stamp lies in the future"
-        if stamp <= self._stamps[ids].min():
+        if stamp <= self._stamps[ids].max():
             return "its stamp is not newer than the last"
+        way = NOISE + TOO_FAST * self._fastest[ids] * (stamp - self._stamps[ids])
+        if (abs(at - self.latest.position[ids]) > way).any():
+            return "a joint jumped: is this another robot's?"
         return ""
 
 
@@ -181,7 +203,7 @@ class Goals:
         if pose is None:
             self._refuse(f"{name}: no pose with a unit quaternion")
         elif frame not in ("", self.base_frame, self.frame):
-            self._refuse(f"{name}: frame '{frame}' is neither {self.base_frame} nor {self.frame}")
+            self._refuse(f"{name}: frame {shown(frame)} is neither {self.base_frame} nor {self.frame}")
             return None
         if pose is None or frame != self.frame:
             return pose

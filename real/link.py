@@ -60,6 +60,7 @@ class Link:
         self._names = [wire[n] for n in pipeline.joints]
         self.reader = JointReader(wire, site.robot, profile.limits.future_s)
         self.arm = self.reader.columns(site.robot.arm_joints)
+        self._lower, self._upper = (torch.tensor(site.robot.of(n, site.robot.arm_joints)) for n in ("lower", "upper"))
         self._gripper = self._gripper_columns()
         spec = pipeline.observation
         self.goals = Goals(site.base, profile.base_frame, site.frame, numbers_of(spec))
@@ -146,9 +147,12 @@ class Link:
         return target
 
     def _on_target(self, message: Any) -> None:
-        names, position = self.site.profile.joint_names, message.position
-        if tuple(message.name) == names and len(position) == len(names) and math.isfinite(sum(position)):
-            self.reference, self._reference_s = torch.tensor(position, dtype=torch.float32), time.monotonic()
+        names = self.site.profile.joint_names
+        if tuple(message.name) != names or len(message.position) != len(names):
+            return
+        target = torch.tensor(message.position, dtype=torch.float32)
+        if ((target >= self._lower - NEAR_RAD) & (target <= self._upper + NEAR_RAD)).all():
+            self.reference, self._reference_s = target, time.monotonic()
 
     def _on_object(self, name: str, message: Any) -> None:
         self.goals.set_object(name, message, self.now_s())

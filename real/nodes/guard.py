@@ -26,14 +26,11 @@ from real.connection import (
     LATCHED,
     NEWEST,
     SENSED,
-    DiagnosticArray,
-    DiagnosticStatus,
     Header,
     JointReader,
     JointState,
     JointTrajectory,
     JointTrajectoryPoint,
-    KeyValue,
     String,
     Trigger,
     WrenchStamped,
@@ -42,8 +39,9 @@ from real.connection import (
     stamp_of,
 )
 from real.nodes.gripper import GripperClient
+from real.nodes.report import Report
 from real.nodes.run import run
-from real.safety.guard import Decision, Guard
+from real.safety.guard import Answer, Decision, Guard
 from real.safety.proposals import LONGEST_CHUNK, Proposal
 from real.site import Site, parameter, read_site
 from real.spread import Spread
@@ -76,6 +74,7 @@ class GuardNode(ros.Node):
         self.latency = Spread()
         self._connect(sources)
         self._said: tuple[str, str] = ("", "")
+        self._tellers: list[str] = []
         self.create_subscription(JointState, profile.state_topic, self._on_state, SENSED)
         if profile.wrench_topic:
             self.create_subscription(WrenchStamped, profile.wrench_topic, self._on_wrench, SENSED)
@@ -90,12 +89,12 @@ class GuardNode(ros.Node):
         self._state = self.create_publisher(String, "guard/state", LATCHED)
         self._owner = self.create_publisher(String, "guard/owner", LATCHED)
         self._target = self.create_publisher(JointState, "guard/target", NEWEST)
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._diagnostics = Report(self, profile.robot)
         for source in sources:
             self.create_subscription(
                 JointTrajectory, f"guard/proposals/{source}", partial(self._on_proposal, source), NEWEST
             )
-            self._service(f"guard/take/{source}", partial(self.guard.take, source))
+            self._service(f"guard/take/{source}", partial(self._take, source))
             self._service(f"guard/release/{source}", partial(self.guard.release, source))
         self._service("guard/reset", self.guard.reset)
         self._service("guard/estop", self.guard.estop)
@@ -125,7 +124,11 @@ class GuardNode(ros.Node):
         self.guard.observe_wrench(self.now_s(), (f.x, f.y, f.z, t.x, t.y, t.z), seconds(message.header.stamp))
 
     def _on_proposal(self, source: str, message: Any) -> None:
-        points = message.points[: LONGEST_CHUNK + 1]  # one too many is refused; a million would cost periods
+        points, count = message.points[: LONGEST_CHUNK + 1], len(message.joint_names)  # one too many is refused
+        uneven = any(len(p.positions) != count for p in points) or count > len(self.site.robot.joint_names)
+        if uneven or source != self.guard.owner:  # before it costs more
+            self.guard.refuse(source, f"{count} joints, {len(points)} points, and not as many numbers in each")
+            return
         times = [seconds(p.time_from_start) for p in points]
         period = times[0] if times else 0.0
         if not np.allclose(times, period * np.arange(1, len(times) + 1), atol=1e-6):
@@ -212,6 +215,12 @@ class GuardNode(ros.Node):
             self._said = said
             self._report(decision.reasons)
 
+    def _take(self, source: str) -> Answer:
+        """Nobody gets authority beside a namesake: both would move the arm until the watch sees it."""
+        if self.count_publishers(f"guard/proposals/{source}") > 1:
+            return Answer(False, f"more than one node proposes as {source}")
+        return self.guard.take(source)
+
     def _watch(self) -> None:
         """A second publisher on the command topic, or of the owner's proposals, is an emergency."""
         found = self.get_publishers_info_by_topic(self._command.topic)
@@ -221,25 +230,28 @@ class GuardNode(ros.Node):
             self.guard.estop(
                 f"{', '.join(sorted({e.node_name for e in others}))} publishes on {self._command.topic} too"
             )
+        self._hear_of(sorted(e.node_name for e in self.get_publishers_info_by_topic(self.site.profile.state_topic)))
         owner = self.guard.owner
         if owner and self.count_publishers(f"guard/proposals/{owner}") > 1:
             self.guard.estop(f"{owner} has authority, and more than one node proposes as {owner}")
 
+    def _hear_of(self, tellers: list[str]) -> None:
+        """Who tells of joints. An arm and its gripper may do so apart; two arms on one topic are a mistake, of which
+        the reader hears one."""
+        if len(tellers) > 1 and tellers != self._tellers:
+            self.get_logger().warning(f"{', '.join(tellers)} all publish on {self.site.profile.state_topic}")
+        self._tellers = tellers
+
     def _report(self, reasons: Sequence[str] = ()) -> None:
-        counts = [
-            KeyValue(key=k, value=f"{c.count}" + (f" (last: {c.last})" if c.last else ""))
-            for k, c in self.guard.clips.items()
-        ]
-        counts += [KeyValue(key=f"joint state: {k}", value=str(n)) for k, n in self.reader.refused.items()]
-        gripper = self.gripper.counts if self.gripper else {}
-        counts += [KeyValue(key=f"gripper: {k}", value=str(n)) for k, n in gripper.items()]
-        counts.append(KeyValue(key="state to command, ms", value=str(self.latency)))
-        state = self.guard.state
-        status = DiagnosticStatus(
-            level=bytes([LEVELS[state]]), name=self.get_fully_qualified_name(), hardware_id=self.site.profile.robot,
-            message=state + (f": {reasons[0]}" if reasons else ""), values=counts,
-        )  # fmt: skip
-        self._diagnostics.publish(DiagnosticArray(header=header(self.now_s()), status=[status]))
+        gripper, state = self.gripper.counts if self.gripper else {}, self.guard.state
+        figures: dict[str, object] = {
+            **{k: f"{c.count}" + (f" (last: {c.last})" if c.last else "") for k, c in self.guard.clips.items()},
+            **{f"joint state: {k}": n for k, n in self.reader.refused.items()},
+            **{f"gripper: {k}": n for k, n in gripper.items()},
+            "state to command, ms": str(self.latency),
+            f"publishers of {self.site.profile.state_topic}": ", ".join(sorted(self._tellers)),
+        }
+        self._diagnostics(LEVELS[state], state + (f": {reasons[0]}" if reasons else ""), figures)
         self.latency.clear()
 
     def close(self) -> None:

@@ -20,8 +20,9 @@ from typing import Any
 import torch
 
 from real import ros
-from real.connection import DiagnosticArray, DiagnosticStatus, Header, KeyValue, Trigger, stamp_of
+from real.connection import Trigger, shown
 from real.link import Link
+from real.nodes.report import OK, WARN, Report
 from real.nodes.run import run
 from real.pipeline import Pipeline
 from real.site import parameter, read_site
@@ -56,7 +57,7 @@ class PolicyNode(ros.Node):
         self.counts = {"proposals": 0, "clipped by the guard": 0}
         self._proposed = False  # in this episode
         self._began_s = self._last_tick = 0.0
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._diagnostics = Report(self, self.site.profile.robot)
         for name, call in (("start", self.start), ("stop", self.stop), ("reset", self.reset)):
             self.create_service(Trigger, f"policy/{name}", partial(_answer, call))
         self.create_timer(self.dt, self._tick)
@@ -125,7 +126,8 @@ class PolicyNode(ros.Node):
         """It runs on only as long as the guard speaks, and for it."""
         silent_s = min(self.link.silence_s(), time.monotonic() - self._began_s)
         if self.running and self.link.owner != SOURCE:
-            self._halt(f"the guard gave authority to {self.link.owner or 'nobody'} ({self.link.guard_state})")
+            to = shown(self.link.owner) if self.link.owner else "nobody"
+            self._halt(f"the guard gave authority to {to} ({shown(self.link.guard_state)})")
         elif self.running and silent_s > self._patience_s:
             self._halt(f"the guard was silent for {silent_s:.2g} s")
 
@@ -160,17 +162,11 @@ class PolicyNode(ros.Node):
         self._proposed = True
 
     def _report(self) -> None:
-        figures = {"period": self.periods, "inference": self.thinking, "state age": self.ages}
-        values = [KeyValue(key=f"{k}, ms", value=str(v)) for k, v in figures.items()]
-        counts = self.counts | self.link.reader.refused | self.link.goals.refused
-        values += [KeyValue(key=k, value=str(n)) for k, n in counts.items()]
-        status = DiagnosticStatus(
-            level=b"\0" if self.running else b"\1", name=self.get_fully_qualified_name(),
-            hardware_id=self.site.profile.robot, message="running" if self.running else "waits", values=values,
-        )  # fmt: skip
-        header = Header(stamp=stamp_of(self.link.now_s()))
-        self._diagnostics.publish(DiagnosticArray(header=header, status=[status]))
-        for spread in figures.values():
+        spreads = {"period": self.periods, "inference": self.thinking, "state age": self.ages}
+        figures: dict[str, object] = {f"{k}, ms": str(v) for k, v in spreads.items()}
+        figures |= self.counts | self.link.reader.refused | self.link.goals.refused
+        self._diagnostics(OK if self.running else WARN, "running" if self.running else "waits", figures)
+        for spread in spreads.values():
             spread.clear()
 
 

@@ -33,6 +33,7 @@ from real.connection import (
     stamp_of,
 )
 from real.nodes.line import Line
+from real.nodes.report import OK, WARN, Report
 from real.nodes.run import run
 from real.nodes.twin_arm import Arm
 from real.nodes.twin_gripper import GripperServer
@@ -41,7 +42,9 @@ from robolearn.errors import ConfigError
 
 BEHIND = 8
 """Periods that are made up for at once; what is later than that is lost."""
-SEES_HZ = 60.0
+SEES_HZ, REPORT_S = 60.0, 1.0
+FARTHEST_M = 10.0
+"""From the robot's base that an object can be put."""
 
 
 class TwinNode(ros.Node):
@@ -57,7 +60,8 @@ class TwinNode(ros.Node):
         self.arm = Arm(self.site.robot, engine, self.dt, profile.watchdog_s, scene, feels is not None)
         faults = {n: parameter(self, n, 0.0) for n in ("delay_s", "jitter_s", "loss")}
         self.lines = Line(**faults, seed=0), Line(**faults, seed=1)  # of commands, and of what is measured
-        self.refused = 0
+        self.refused = {"commands": 0, "places": 0}
+        self._report = Report(self, profile.robot)
         self._joints()
         read = {
             "forward_position": self._of_array,
@@ -77,6 +81,7 @@ class TwinNode(ros.Node):
             self.create_timer(1.0 / SEES_HZ, self._see)
         self._began, self._steps, self._was_stopped = time.monotonic(), 0, False
         self.create_timer(self.dt, self._tick)
+        self.create_timer(REPORT_S, self._say)
         self.get_logger().info(f"a simulated {profile.robot} on {profile.state_topic} and {profile.command.topic}")
 
     def _joints(self) -> None:
@@ -102,23 +107,32 @@ class TwinNode(ros.Node):
         target = self._read(message)
         values = torch.tensor([] if target is None else target, dtype=torch.float32)
         if len(values) != len(self.site.robot.arm_joints) or not values.isfinite().all():
-            self.refused += 1
+            self.refused["commands"] += 1
             return
         self.lines[0].send(time.monotonic(), lambda: self.arm.command(values, time.monotonic()))
 
     def _on_place(self, message: Any) -> None:
-        at = torch.tensor(self.site.robot.default_joint_pos)
-        for name, value in zip(message.name, message.position, strict=False):
-            if name in self._places:
-                at[self._places[name]] = float(value)
-        if at.isfinite().all():
-            self.arm.place(at)
-            self.arm.recover()
+        """What is not named stands as at the start; other robots' joints are left out."""
+        at, named = (
+            torch.tensor(self.site.robot.default_joint_pos),
+            dict(zip(message.name, message.position, strict=False)),
+        )
+        mine = {n: float(value) for n, value in named.items() if n in self._places}
+        for name, value in mine.items():
+            at[self._places[name]] = value
+        whole = len(named) == len(message.name) == len(message.position)
+        if not (mine and whole and self.arm.can_stand(at)):
+            self.refused["places"] += 1
+            return
+        self.arm.place(at)
+        self.arm.recover()
 
     def _on_put(self, name: str, message: Any) -> None:
         pose = pose_of(message)
-        if pose is not None:
-            self.arm.put(name, pose[0])
+        if pose is None or not pose[0, :3].norm() < FARTHEST_M:
+            self.refused["places"] += 1
+            return
+        self.arm.put(name, pose[0])
 
     def _on_recover(self, request: Any, response: Any) -> Any:
         self.arm.recover()
@@ -142,6 +156,12 @@ class TwinNode(ros.Node):
             self._feel(self._wrench)
         if self._gripper:
             self._gripper.tick(self.dt)
+
+    def _say(self) -> None:
+        figures: dict[str, object] = {f"{k} refused": n for k, n in self.refused.items()}
+        self._report(
+            WARN if self.arm.stopped else OK, "stopped by its watchdog" if self.arm.stopped else "listens", figures
+        )
 
     def _tell(self, out: Any, names: list[str], columns: list[int]) -> None:
         position, velocity, effort = (v[columns] for v in self.arm.joints())
@@ -176,10 +196,13 @@ class TwinNode(ros.Node):
     def _of_trajectory(self, message: Any) -> Any:
         """The last point's positions, in the profile's order."""
         names = self.site.profile.joint_names
-        if set(message.joint_names) != set(names) or not message.points:
+        if sorted(message.joint_names) != sorted(names) or not message.points:
             return None
-        place = dict(zip(message.joint_names, message.points[-1].positions, strict=False))
-        return np.array([place.get(n, np.nan) for n in names], dtype=np.float64)
+        positions = message.points[-1].positions
+        if len(positions) != len(names):
+            return None
+        place = dict(zip(message.joint_names, positions, strict=True))
+        return np.array([place[n] for n in names], dtype=np.float64)
 
     def _of_pose(self, message: Any) -> Any:
         pose = pose_of(message)

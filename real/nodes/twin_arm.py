@@ -19,6 +19,8 @@ from sim.scene import ContactSensorCfg, RobotCfg, SceneCfg
 
 ROBOT = "robot"
 IK_STEPS, IK_DAMPING = 10, 0.02
+ROUNDING = 1e-4
+"""rad, m: what a measured joint may lie beyond its end."""
 
 
 def scene_of(robot: RobotSpec, task: str) -> SceneCfg:
@@ -56,11 +58,17 @@ class Arm:
         self._fingers = [robot.joint_names.index(n) for n in robot.gripper_joints]
         self._pace = torch.tensor(robot.of("velocity_limit", robot.gripper_joints)) * dt
         self._ends = [torch.tensor(robot.of(n, robot.arm_joints)) for n in ("lower", "upper")]
+        self._all_ends = [torch.tensor(robot.of(n, robot.joint_names)) for n in ("lower", "upper")]
         self.target = torch.tensor([robot.default_joint_pos])
         self._grip = self.target[0, self._fingers]
         self._everyone = torch.ones(1, dtype=torch.bool)
         self.stopped, self._heard_s = False, float("-inf")
         self.place(self.target[0])
+
+    def can_stand(self, position: Tensor) -> bool:
+        """Whether joints (J,) are numbers within their ends."""
+        low, high = self._all_ends
+        return bool(((position >= low - ROUNDING) & (position <= high + ROUNDING)).all())
 
     def place(self, position: Tensor) -> None:
         """At rest at joints (J,), whatever it did before."""

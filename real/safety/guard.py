@@ -20,7 +20,8 @@ time has passed are skipped. It then stands at the last one, until `hold_after_s
 outlives that. Wrong joints, shapes, numbers or periods, stamps that are too old, from the future or not newer than the
 last one: counted, refused, and as if never sent.
 
-Measurements are trusted while they are fresh and within twice `reference_error_rad` of the target. Closer, the target
+Measurements of an arm that is further than `reference_error_rad` beyond the ends of its joints are refused. They are
+trusted while they are fresh and within twice that error of the target. Closer, the target
 never moves more than that error away, and comes back at the velocity limit if the arm is pushed. Further, the arm does
 not do what it is told (or the measurement is wrong, so nothing jumps to it): it is stopped, and at rest the guard says
 nothing, lest a driver that starts again leaps to an old target.
@@ -99,6 +100,7 @@ class Guard:
         self.clips = Counters()
         self.body = Body(spec, limits.tool(), limits.floor_m, limits.clearance_m)
         self._joint_limits, self._error = limits.joints(), np.array(limits.reference_error_rad)
+        self._ends = [np.array(spec.of(n, spec.arm_joints)) for n in ("lower", "upper")]
         self._reason, self._now_s, self._commanded_s = "", -math.inf, -math.inf
         self._last: TargetState | None = None
         self._room: Room | None = None  # of the last target, where it is known
@@ -115,6 +117,11 @@ class Guard:
         numbers = _numbers(joint_pos, len(self.joints)), _numbers(joint_vel, len(self.joints))
         if numbers[0] is None or numbers[1] is None:
             return self._refuse("malformed", "joint state", 0.0, float(len(self.joints)))
+        beyond = np.maximum(self._ends[0] - numbers[0], numbers[0] - self._ends[1]) - self._error
+        if (beyond > 0.0).any():
+            j = int(beyond.argmax())
+            end = float(np.clip(numbers[0], *self._ends)[j])
+            return self._refuse("malformed", self.joints[j], float(numbers[0][j]), end)
         if not self._timely("joint state", stamp_s, self._measured_s, self.limits.state_timeout_s):
             return False
         self._measured, self._measured_s = numbers[0][None], stamp_s

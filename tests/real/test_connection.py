@@ -17,11 +17,12 @@ PoseStamped = ros.interface("geometry_msgs/msg/PoseStamped")
 WIRE = {n: n.replace("panda", "fr3") for n in FRANKA.arm_joints}
 NAMES = list(WIRE.values())
 FUTURE_S = 0.005
+AT = [0.0, 0.1, 0.2, -0.3, 0.4, 0.5, 0.6]
 
 
 def joints(stamp_s: float, names=NAMES, position=None, velocity=None):
     message = JointState(name=list(names))
-    message.position = list(range(len(names))) if position is None else position
+    message.position = AT[: len(names)] if position is None else position
     message.velocity = [0.1 * k for k in range(len(names))] if velocity is None else velocity
     message.header.stamp = stamp_of(stamp_s)
     return message
@@ -30,8 +31,8 @@ def joints(stamp_s: float, names=NAMES, position=None, velocity=None):
 def test_joints_are_read_by_name_in_any_order():
     reader = JointReader(WIRE, FRANKA, FUTURE_S)
     order = [3, 1, 0, 2, 6, 5, 4]
-    assert reader(joints(10.0, [NAMES[k] for k in order], [float(k) for k in order], []), 10.001)
-    assert reader.latest.position[:7].tolist() == [0, 1, 2, 3, 4, 5, 6]
+    assert reader(joints(10.0, [NAMES[k] for k in order], [AT[k] for k in order], []), 10.001)
+    assert reader.latest.position[:7].tolist() == AT
     assert reader.latest.velocity[:7].tolist() == [0] * 7
     assert reader.latest.stamp_s == pytest.approx(10.0)
 
@@ -39,13 +40,13 @@ def test_joints_are_read_by_name_in_any_order():
 def test_a_state_in_two_messages_is_as_old_as_its_older_half():
     reader = JointReader(WIRE, FRANKA, FUTURE_S)
     assert reader(joints(10.0, NAMES[:4]), 10.0) and reader.latest.stamp_s == -math.inf
-    assert reader(joints(11.0, NAMES[4:]), 11.0) and reader.latest.stamp_s == pytest.approx(10.0)
+    assert reader(joints(11.0, NAMES[4:], AT[4:]), 11.0) and reader.latest.stamp_s == pytest.approx(10.0)
 
 
 def test_joints_of_others_are_skipped():
     reader = JointReader(WIRE, FRANKA, FUTURE_S)
-    assert reader(joints(10.0, ["wheel", *NAMES], [99.0, *range(7)], [0.0] * 8), 10.0)
-    assert reader.latest.position[:7].tolist() == [0, 1, 2, 3, 4, 5, 6]
+    assert reader(joints(10.0, ["wheel", *NAMES], [99.0, *AT], [1e300] + [0.0] * 7), 10.0)
+    assert reader.latest.position[:7].tolist() == AT
 
 
 BAD = {
@@ -54,8 +55,12 @@ BAD = {
     "none of its joints is the robot's": joints(10.0, ["wheel"]),
     "a number is not finite": joints(10.0, position=[0.0] * 6 + [math.nan]),
     "its stamp lies in the future": joints(20.0),
+    "its stamp is none": joints(9.0),
     "its stamp is not newer than the last": joints(9.0),
+    "a joint is where it cannot be": joints(10.0, position=[*AT[:6], 1e300]),
+    "a joint is faster than it can be": joints(10.0, velocity=[-1e300] + [0.0] * 6),
 }
+BAD["its stamp is none"].header.stamp.nanosec = 10**9  # which would be the tenth second
 
 
 @pytest.mark.parametrize("reason", BAD)
@@ -69,7 +74,7 @@ def test_what_cannot_be_used_is_counted_by_reason_and_changes_nothing(reason):
 
 def test_what_is_no_number_of_another_joint_or_of_an_effort_does_no_harm():
     reader = JointReader(WIRE, FRANKA, FUTURE_S)
-    message = joints(10.0, [*NAMES, "wheel"], [*range(7), math.nan], [0.0] * 7 + [math.nan])
+    message = joints(10.0, [*NAMES, "wheel"], [*AT, math.nan], [0.0] * 7 + [math.nan])
     message.effort = [math.nan] * 8
     assert reader(message, 10.0) and not reader.latest.effort.any()
 
@@ -81,6 +86,31 @@ def test_the_grippers_state_has_an_age_of_its_own():
     assert reader(joints(9.5, ["left", "right"], [0.01, 0.02]), 10.0)
     assert reader.latest.position[fingers].tolist() == [0.01, 0.02]
     assert (reader.latest.stamp_s, reader.stamp_s(fingers)) == pytest.approx((10.0, 9.5))
+
+
+def test_a_message_with_a_joint_that_was_heard_of_later_is_refused():
+    """Or an arm would go back in time behind a gripper that speaks rarely."""
+    reader = JointReader(WIRE | dict(zip(FRANKA.gripper_joints, ("left", "right"), strict=True)), FRANKA, FUTURE_S)
+    both, at = [*NAMES, "left", "right"], [*AT, 0.01, 0.01]
+    assert reader(joints(9.0, both, at), 10.0) and reader(joints(10.0), 10.0)
+    assert not reader(joints(9.5, both, at), 10.0)
+    assert reader(joints(10.1, both, at), 10.1)
+
+
+def test_of_two_robots_on_one_topic_one_is_heard():
+    reader, other = JointReader(WIRE, FRANKA, FUTURE_S), [at + 0.5 for at in AT[:3]] + AT[3:]
+    for k in range(100):
+        mine, theirs = 10.0 + 0.004 * k, 10.002 + 0.004 * k
+        assert reader(joints(mine), mine) and not reader(joints(theirs, position=other), theirs)
+        assert reader.latest.position[:7].tolist() == AT
+    assert reader.refused == {"a joint jumped: is this another robot's?": 100}
+
+
+def test_a_robot_that_was_put_elsewhere_is_heard_again_after_the_time_of_the_way_there():
+    reader, there = JointReader(WIRE, FRANKA, FUTURE_S), [0.5, *AT[1:]]
+    assert reader(joints(10.0), 10.0)
+    took = next(k for k in range(100) if reader(joints(10.0 + 0.001 * k, position=there), 10.0 + 0.001 * k))
+    assert took == math.ceil(1e3 * (0.5 - 0.02) / (10 * 2.175))  # ms
 
 
 def test_a_stamp_survives_the_way_there_and_back():

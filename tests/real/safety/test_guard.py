@@ -279,6 +279,20 @@ def test_malformed_measurements_are_counted_and_nothing_else(bad):
     assert arm.guard.clips["malformed"].count == 2
 
 
+@pytest.mark.parametrize("absurd", [1e300, -1e30, 3.3])
+def test_an_arm_that_is_where_none_can_be_is_not_believed(absurd):
+    """The first command would be there."""
+    arm = Arm()
+    where = REST.copy()
+    where[0] = absurd
+    arm.now += DT
+    assert not arm.observe(where) and arm.guard.clips["malformed"].count == 1
+    assert str(absurd)[:3] in str(arm.guard.clips["malformed"].last)
+    where[0] = 3.2  # 0.3 rad beyond the end: bent, or badly calibrated, but an arm
+    assert arm.observe(where)
+    assert arm.guard.take("policy").ok and arm.guard.command(arm.now + DT).target[0] == pytest.approx(3.2, abs=0.02)
+
+
 def test_old_future_and_repeated_measurements_are_refused():
     arm = Arm()
     for stamp, kind in (
