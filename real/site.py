@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from real import ros
 from real.robots.base import ArmProfile, Gripper
+from real.ros.names import expand
 from robolearn import config
 from robolearn.errors import ConfigError, unknown
 from robolearn.registry import entry
@@ -39,9 +41,25 @@ class Site:
 
 
 def parameter(node: Any, name: str, default: Any) -> Any:
-    """Declared with its default, whose type it must have."""
-    node.declare_parameter(name, list(default) if isinstance(default, tuple) else default)
+    """Declared with its default, whose type it must have. It is read once: to set it later is refused, lest a limit
+    seem to be tighter than it is."""
+    fixed = ros.interface("rcl_interfaces/msg/ParameterDescriptor")(read_only=True)
+    node.declare_parameter(name, list(default) if isinstance(default, tuple) else default, fixed)
     return node.get_parameter(name).value
+
+
+def _topic(node: Any, name: str, default: str) -> str:
+    """A parameter that is the name of a topic, or empty. Raises ConfigError."""
+    text = parameter(node, name, default)
+    _demand_name(name, text)
+    return text
+
+
+def _demand_name(name: str, text: str) -> None:
+    try:
+        expand(text or "/none", "node", "/")
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from None
 
 
 def discover() -> None:
@@ -65,9 +83,9 @@ def read_site(node: Any, robot: str = "") -> Site:
     spec = entry("robot", profile.robot).value
     profile = dataclasses.replace(
         profile,
-        state_topic=parameter(node, "state_topic", profile.state_topic),
-        command_topic=parameter(node, "command_topic", profile.command.topic),
-        wrench_topic=parameter(node, "wrench_topic", profile.wrench_topic or "") or None,
+        state_topic=_topic(node, "state_topic", profile.state_topic) or profile.state_topic,
+        command_topic=_topic(node, "command_topic", profile.command.topic),
+        wrench_topic=_topic(node, "wrench_topic", profile.wrench_topic or "") or None,
         command_rate_hz=parameter(node, "command_rate_hz", profile.command_rate_hz),
         gripper=_gripper(node, profile),
         limits=_tightened(node, profile),
@@ -98,9 +116,10 @@ def _gripper(node: Any, profile: ArmProfile) -> Gripper | None:
     if profile.gripper is None:
         return None
     names = [f.name for f in dataclasses.fields(Gripper) if f.name != "joint_names"]
-    return dataclasses.replace(
-        profile.gripper, **{n: parameter(node, f"gripper.{n}", getattr(profile.gripper, n)) for n in names}
-    )
+    facts = {n: parameter(node, f"gripper.{n}", getattr(profile.gripper, n)) for n in names}
+    for n in ("action", "state_topic"):
+        _demand_name(f"gripper.{n}", facts[n])
+    return dataclasses.replace(profile.gripper, **facts)
 
 
 def _tightened(node: Any, profile: ArmProfile) -> Any:
