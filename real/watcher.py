@@ -120,6 +120,10 @@ class Watcher:
         """Of the commanded joint that moves fastest, rad/s."""
         return float(abs(self.heard.targets[-1].velocity).max()) if self.heard.targets else 0.0
 
+    def state_period_s(self) -> float:
+        """Between two states of the arm, as it stamps them: the median."""
+        return float(np.median(np.diff([1e-9 * j.stamp_ns for j in self.heard.joints])))
+
     # --- waiting --------------------------------------------------------------------------------------------
 
     def spin(self, seconds: float = 0.01) -> None:

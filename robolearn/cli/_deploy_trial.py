@@ -20,6 +20,7 @@ from torch import Tensor
 
 from robolearn import registry
 from robolearn.cli import _launch_places, _world
+from robolearn.cli._launch_run import die_with_parent
 from robolearn.errors import UserError
 from robolearn.loops.log import Display
 from robolearn.paths import share_dir
@@ -36,7 +37,7 @@ FILE = "ros2.json"
 TWINS = ("mujoco", "pybullet")
 """Engines of a twin; the policy of another one is tried on the first."""
 TRIES = 3
-"""Of an episode that could not be measured in time."""
+"""Of an episode that could not be measured in time, and of a goal on whose way the arm moves fast."""
 STARTED = re.compile(r"\[launch\] \[(\w+)\] started, process (\d+)")
 INSTALL = "pip install 'robolearn[ros]'"
 
@@ -105,6 +106,7 @@ class _Trial:
         from real.domain import own_domain
         from real.watcher import Watcher
 
+        load = os.getloadavg()[0]
         with ExitStack() as stack:
             stack.enter_context(own_domain())
             logs = {n: path.with_name(f"ros2_{n}.log") for n in ("twin", "deploy")}
@@ -116,10 +118,9 @@ class _Trial:
             )
             watcher.await_all()
             rows, latency, held = self._episodes(watcher)
-            return {
-                "engine": self.engine, "rows": rows, "latency_ms": latency, "held": held,
-                "repeated": self.repeated, "counts": dict(watcher.counts), **self._killed(watcher, deploy),
-            }  # fmt: skip
+            told: dict[str, Any] = {"engine": self.engine, "rows": rows, "latency_ms": latency, "held": held}
+            told |= {"repeated": self.repeated, "state_ms": 1e3 * watcher.state_period_s(), "load": load}
+            return told | {"counts": dict(watcher.counts)} | self._killed(watcher, deploy)
 
     def _episodes(self, watcher: Watcher) -> tuple[dict[str, list[float]], list[float], list[int]]:
         """Results by metric, latencies (ms), and the episodes in which the guard held or stopped."""
@@ -155,15 +156,15 @@ class _Trial:
     def _killed(self, watcher: Watcher, deploy: Launched) -> dict[str, Any]:
         from real.trial import record_fault
 
-        goals = [self._goals(k) for k in range(len(self.starts))]
+        goals = [self._goals(k) for k in range(len(self.starts))][:TRIES]
         kill = lambda: os.kill(deploy.pid_of("policy"), signal.SIGKILL)  # noqa: E731
         stop = record_fault(watcher, self.starts[0], goals, kill)
-        return {"stop": asdict(stop), "launch_code": deploy.wait()}
+        return {"stop": asdict(stop), "launch_code": deploy.wait()} if stop else {"stop": None, "launch_code": None}
 
 
 class Launched:
-    """`robolearn launch WORDS` as a process, whose output goes to a file. Where this program ends without ending it,
-    the broken pipe does."""
+    """`robolearn launch WORDS` as a process, whose output goes to a file; it ends when this program does, however
+    that ends (Linux)."""
 
     def __init__(self, output: Path, *words: str):
         program = _launch_places.executable("robolearn", "robolearn")
@@ -172,7 +173,7 @@ class Launched:
         self._last = ""
         self.process = subprocess.Popen(
             [program, "launch", *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, errors="replace", start_new_session=True,
+            text=True, errors="replace", start_new_session=True, preexec_fn=die_with_parent(),
         )  # fmt: skip
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

@@ -214,7 +214,7 @@ def _spawn(plan: Process) -> _Child:
             cwd=plan.cwd,
             env={"PYTHONUNBUFFERED": "1", **plan.env},
             start_new_session=True,
-            preexec_fn=_die_with_parent(),
+            preexec_fn=die_with_parent(),
         )
     except BaseException:
         os.close(reader)
@@ -225,7 +225,7 @@ def _spawn(plan: Process) -> _Child:
     return _Child(plan, popen, reader)
 
 
-def _die_with_parent() -> Callable[[], None] | None:
+def die_with_parent() -> Callable[[], None] | None:
     """To be called in the child: SIGINT when this program dies, even by SIGKILL. Linux only."""
     if not sys.platform.startswith("linux"):
         return None

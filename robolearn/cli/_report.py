@@ -99,6 +99,7 @@ def _opening(parts: list[Part]) -> str:
     told = " and ".join(f"{html.escape(p.task)} in {_page.duration(p.seconds)}" for p in parts)
     others = dict.fromkeys(engine for p in parts for engine in p.engines[1:])
     checked = f", and checked in {' and '.join(others)}, where they never trained" if others else ""
+    checked += f", and {_deploy_report.NAME}" if any(p.deployed for p in parts) else ""
     cards = "".join(
         f'<h3 class="part"><a href="#{p.experiment}">{html.escape(p.task)}</a></h3><div class="cards">{_cards(p)}</div>'
         for p in parts
@@ -111,7 +112,7 @@ def _cards(part: Part) -> str:
     for engine, s in part.scores.items():
         where = f"in {engine}" if engine in part.engines else engine
         text = f"success {where}, 95 % interval {_interval(s)}, {s['episodes']} episodes"
-        text += "" if engine == part.cfg.backend.name else "; it was not trained there"
+        text += "; it was not trained there" if engine in part.engines[1:] else ""
         cards.append(("good" if s["success"] >= 0.9 else "", _percent(s["success"]), text))
     if part.headline:
         title, unit, factor = _plots.metric(part.headline)
