@@ -23,6 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import deploy_latency, deploy_launch, deploy_stack, deploy_stops, deploy_success
+from real.domain import own_domain
 from robolearn import bundle, runs
 
 SETTINGS = {"times": "", "run": "", "domain": "", "seconds": "30", "episodes": "500", "domains": "1"}
@@ -38,7 +39,7 @@ def main(words: list[str]) -> None:
         raise SystemExit(f"error: no '{wrong[0]}'; there are {', '.join([*PARTS, *(f'{k}=' for k in SETTINGS)])}")
     settings = SETTINGS | given
     number = int(settings["domain"]) if settings["domain"] else None
-    with tempfile.TemporaryDirectory() as name, deploy_stack.domain(number):
+    with tempfile.TemporaryDirectory() as name, own_domain(number):
         for part in parts:
             print(PARTS[part](Path(name), settings) + "\n", flush=True)
 

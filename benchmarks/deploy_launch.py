@@ -18,15 +18,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.deploy_stack import MeasurementError, Stack, median
+from benchmarks.deploy_stack import GOAL, SIGNS, Stack, median
+from real.watcher import TrialError
 
 STARTED = re.compile(r"\[launch\] \[(\w+)\] started")
 LOGGED = re.compile(r"\[INFO\] \[(\d+\.\d+)\] \[(\w+)\]: (.*)")
-BUILT = {"twin": "a simulated", "guard": "guards", "policy": "start with the service"}
 FIRST = "first that follows the policy"
 """The guard says that it is active in the tick of that command, after it."""
 WITHIN_S = 5.0
-TOPICS = ("joint_states", "guard/state", "forward_position_controller/commands", "guard/proposals/policy", "/rosout")
 Note = Callable[[str, int], None]
 
 
@@ -46,31 +45,31 @@ def launch(folder: Path, run: str, times: int, note: Note) -> str:
 
 def one(folder: Path, run: str) -> dict[str, float]:
     """Seconds from the start of the launcher to each event."""
-    stack, lines = Stack(folder, run, topics=TOPICS), list[tuple[float, str]]()
-    stack.set_goal((0.45, 0.0, 0.4, 1.0, 0.0, 0.0, 0.0))
-    stack.stay(0.5)
-    words = ["launch", "deploy", "twin:=true", "start:=true", f"run:={run}"]
-    clock_s, began_s = time.time(), time.monotonic()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "robolearn.cli.main", *words],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    threading.Thread(target=_read, args=(process.stdout, lines), daemon=True).start()
-    try:
-        stack.wait(lambda: stack.state == "active" or process.poll() is not None, "the guard follows the policy")
-        stack.stay(0.2)  # for the lines that are still on their way
-    except MeasurementError as error:
-        raise MeasurementError(f"{error}\n{''.join(line for _, line in lines)}") from None
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(timeout=30.0)
-        stack.close()
-    states = [s for s in stack.heard.states if s[1] == "active"]
-    if not states:
-        raise MeasurementError("robolearn launch ended: " + "".join(line for _, line in lines))
-    heard = {"first joint state": stack.heard.joints, "first proposal": stack.heard.proposals,
-             "first command of the guard": stack.heard.commands, FIRST: states}  # fmt: skip
-    return events(lines, clock_s) | {name: rows[0][0] - began_s for name, rows in heard.items()}
+    lines = list[tuple[float, str]]()
+    with Stack(folder, run) as stack:
+        stack.set_goal("goal", GOAL["goal"])
+        stack.stay(0.5)
+        words = ["launch", "deploy", "twin:=true", "start:=true", f"run:={run}"]
+        clock_s, began_s = time.time(), time.monotonic()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "robolearn.cli.main", *words],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        threading.Thread(target=_read, args=(process.stdout, lines), daemon=True).start()
+        try:
+            stack.wait(lambda: stack.state == "active" or process.poll() is not None, "the guard follows the policy")
+            stack.stay(0.2)  # for the lines that are still on their way
+        except TrialError as error:
+            raise TrialError(f"{error}\n{''.join(line for _, line in lines)}") from None
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(timeout=30.0)
+    heard, active = stack.heard, [at_s for at_s, state in stack.heard.states if state == "active"]
+    if not active:
+        raise TrialError("robolearn launch ended: " + "".join(line for _, line in lines))
+    first = {"first joint state": heard.joints[0].at_s, "first proposal": heard.proposals[0].at_s,
+             "first command of the guard": heard.targets[0].at_s, FIRST: active[0]}  # fmt: skip
+    return events(lines, clock_s) | {name: at_s - began_s for name, at_s in first.items()}
 
 
 def events(lines: list[tuple[float, str]], clock_s: float) -> dict[str, float]:
@@ -81,7 +80,7 @@ def events(lines: list[tuple[float, str]], clock_s: float) -> dict[str, float]:
             found[f"{match[1]} started"] = time_s - clock_s
         elif match := LOGGED.search(line):
             stamp_s, name, text = float(match[1]) - clock_s, match[2], match[3]
-            if name in BUILT and BUILT[name] in text:
+            if name in SIGNS and SIGNS[name] in text:
                 found[f"{name} built"] = stamp_s
             elif "policy has authority" in text:
                 found["authority granted"] = stamp_s
@@ -99,12 +98,12 @@ def _read(pipe: Any, lines: list[tuple[float, str]]) -> None:
 def starts(folder: Path, run: str, times: int, note: Note) -> str:
     lines = ["| node | imports, s | joining the domain, s | building, s | all, s | all, s, three at once |"]
     lines.append("|---|---|---|---|---|---|")
-    alone: dict[str, list[list[float]]] = {name: [] for name in BUILT}
-    together: dict[str, list[float]] = {name: [] for name in BUILT}
+    alone: dict[str, list[list[float]]] = {name: [] for name in SIGNS}
+    together: dict[str, list[float]] = {name: [] for name in SIGNS}
     for k in range(times):
-        for name in BUILT:
+        for name in SIGNS:
             alone[name].append(_parts(_begin(name, run)))
-        for name, begun in [(name, _begin(name, run)) for name in BUILT]:
+        for name, begun in [(name, _begin(name, run)) for name in SIGNS]:
             together[name].append(sum(_parts(begun)))
         note("nodes alone", k + 1)
     for name, rows in alone.items():

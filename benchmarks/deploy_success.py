@@ -26,52 +26,51 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from benchmarks.deploy_stack import DiagnosticArray, Floats, MeasurementError, Stack, domain
+from benchmarks.deploy_stack import Stack
+from real.domain import own_domain
+from real.trial import Episode, LateError, run_episode
+from real.watcher import TrialError
 from robolearn.loops.log import Display
-from robolearn.state import RobotState, SceneState
 
 SEED = 10_000
-LATE_S = 0.02
-"""After the end of an episode; what is measured later than that is told."""
+TRIES = 3
+"""Of an episode whose end nobody heard in time: it is not known then how it went."""
 Z = 1.959964
+Rows = dict[int, dict[str, Any]]
 
 
 def success(folder: Path, run: str, episodes: int, domains: int) -> str:
+    from robolearn.cli._deploy_trial import judged
+
     env = environment(run, episodes, noise=False)
     starts, goals, direct = straight(env, run)
     noisy = straight(environment(run, episodes, noise=True), run)[2]
-    np.savez(folder / "episodes.npz", starts=starts.numpy(), goals=goals.numpy(), seconds=env.max_episode_length_s)
-    rows = through_ros(folder / "episodes.npz", run, episodes, domains)
-    measured = torch.tensor([row["joints"] for row in rows])
-    good = judged(env, measured, goals)
+    file = folder / "episodes.npz"
+    np.savez(file, starts=starts, seconds=env.max_episode_length_s, **{k: v.numpy() for k, v in goals.items()})
+    rows, counts = through_ros(file, run, episodes, domains)
+    through = judged(env, torch.tensor([rows[k]["joints"] for k in range(episodes)]), goals)
     env.close()
-    found = {"SimEnv": direct, "through ROS 2": good, "SimEnv, with the noise of training": noisy}
-    counts = counted(rows)
     changed = 100.0 * counts["policy: clipped by the guard"] / counts["policy: proposals"]
-    clips = [100.0 * float(direct["clip_rate"].mean()), changed, 100.0 * float(noisy["clip_rate"].mean())]
-    lines = [
+    table = [
         f"| {episodes} episodes | success, % | periods clipped, % | median errors |",
         "|---|---|---|---|",
-        *(_row(name, share, result) for (name, result), share in zip(found.items(), clips, strict=True)),
-        "",
+        _row("SimEnv", 100.0 * float(direct["clip_rate"].mean()), direct),
+        _row("through ROS 2", changed, through),
+        _row("SimEnv, with the noise of training", 100.0 * float(noisy["clip_rate"].mean()), noisy),
     ]
-    guard = ", ".join(f"{k.removeprefix('guard: ')} {n}" for k, n in counts.items() if k.startswith("guard: ") and n)
-    told = f"of {counts['policy: proposals']} proposals the guard counted: {guard or 'nothing'}"
-    return "\n".join([*lines, verdict(direct["success"].bool(), good["success"].bool(), rows), told])
+    outcomes = direct["success"].bool(), through["success"].bool()
+    return "\n".join([*table, "", verdict(*outcomes), troubles(rows), told(counts)])
 
 
-def verdict(direct: torch.Tensor, through: torch.Tensor, rows: list[dict[str, Any]]) -> str:
+def verdict(direct: Tensor, through: Tensor) -> str:
     lost, won = int((direct & ~through).sum()), int((~direct & through).sum())
     low, high = paired_interval(lost, won, len(direct))
-    apart = [k for k in range(len(direct)) if direct[k] != through[k]]
-    held = [k for k, row in enumerate(rows) if row["states"]]
-    late = [row["late_s"] for row in rows if row["late_s"] > LATE_S]
+    apart = (direct != through).nonzero().flatten().tolist()
     return (
         f"ROS 2 less SimEnv: {100 * (won - lost) / len(direct):+.2f} points, 95 % interval {100 * low:+.2f} to "
-        f"{100 * high:+.2f}; {lost} lost, {won} won (episodes {apart[:20]})\n"
-        f"the guard held or stopped in {len(held)} episodes {held[:20]}; {len(late)} were judged more than "
-        f"{1e3 * LATE_S:.0f} ms after their end (at most {1e3 * max(late, default=0.0):.0f} ms)"
+        f"{100 * high:+.2f}; {lost} lost, {won} won (episodes {apart[:20]})"
     )
 
 
@@ -84,13 +83,22 @@ def paired_interval(lost: int, won: int, count: int) -> tuple[float, float]:
     return middle - half, middle + half
 
 
-def _row(name: str, clips: float, found: dict[str, torch.Tensor]) -> str:
+def troubles(rows: Rows) -> str:
+    held = sorted(k for k, row in rows.items() if row["states"])
+    repeated = sum(row["repeated"] for row in rows.values())
+    return (
+        f"the guard held or stopped in {len(held)} episodes {held[:20]}; {repeated} were repeated, unheard at the end"
+    )
+
+
+def told(counts: Counter[str]) -> str:
+    guard = ", ".join(f"{k.removeprefix('guard: ')} {n}" for k, n in counts.items() if k.startswith("guard: ") and n)
+    return f"of {counts['policy: proposals']} proposals the guard counted: {guard or 'nothing'}"
+
+
+def _row(name: str, clips: float, found: dict[str, Tensor]) -> str:
     errors = f"{float(found['position_error_m'].median()):.4f} m, {float(found['rotation_error_rad'].median()):.4f} rad"
     return f"| {name} | {100 * float(found['success'].mean()):.1f} | {clips:.1f} | {errors} |"
-
-
-def counted(rows: list[dict[str, Any]]) -> dict[str, int]:
-    return dict(sum((Counter(row["counts"]) for row in rows), Counter()))
 
 
 # --- in SimEnv -----------------------------------------------------------------------------------------------
@@ -105,44 +113,38 @@ def environment(run: str, episodes: int, noise: bool) -> Any:
     return _world.make_env(task, cfg.backend, episodes, "cpu", SEED)
 
 
-def straight(env: Any, run: str) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
-    """Start postures (B, J), goals (B, 7), and the results of the one episode of each environment, (B,) each."""
+def straight(env: Any, run: str) -> tuple[np.ndarray, dict[str, Tensor], dict[str, Tensor]]:
+    """Start postures of the arm (B, n), goals by name, and the results of the one episode of each environment, (B,)
+    each."""
     from robolearn import runs
     from robolearn.loops.threads import one_thread
 
     policy = runs.load_bundle(run)[1].policy
     obs, _ = env.reset(seed=SEED)
-    starts, goals = env.backend.joint_pos(env.task.asset).clone(), env.task.goal.clone()
+    arm = [env.robot.joint_names.index(n) for n in env.robot.arm_joints]
+    starts = env.backend.joint_pos(env.task.asset)[:, arm].double().numpy().copy()
+    goals = {k: v.clone() for k, v in env.task.scene_state(env.backend).commands.items()}
     with torch.inference_mode(), one_thread():
         for _ in range(env.max_episode_length):
             obs, _, terminated, truncated, extras = env.step(policy.act(obs))
             if terminated.any():
-                raise MeasurementError(f"episodes of {env.cfg.name} end early: they cannot be compared at their ends")
+                raise TrialError(f"episodes of {env.cfg.name} end early: they cannot be compared at their ends")
     assert truncated.all()
     return starts, goals, extras["episode"]
-
-
-def judged(env: Any, joints: torch.Tensor, goals: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The task's criterion on measured joints (B, n) of the arm, fingers as at rest, at goals (B, 7)."""
-    robot, count = env.robot, len(joints)
-    every = torch.tensor(robot.default_joint_pos).expand(count, -1).clone()
-    every[:, [robot.joint_names.index(n) for n in robot.arm_joints]] = joints
-    still, pose = torch.zeros_like(every), torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]).expand(count, 7)
-    state = RobotState(torch.zeros(count), every, still, still, every, pose, torch.zeros(count, 6), env.chain)
-    return {k: v.float() for k, v in env.task.metrics(state, SceneState(commands={"goal": goals})).items()}
 
 
 # --- through ROS 2 -------------------------------------------------------------------------------------------
 
 
-def through_ros(file: Path, run: str, episodes: int, domains: int) -> list[dict[str, Any]]:
-    """A row an episode, in order; each domain does every so-many-th, in a process of its own."""
-    rows: dict[int, dict[str, Any]] = {}
+def through_ros(file: Path, run: str, episodes: int, domains: int) -> tuple[Rows, Counter[str]]:
+    """A row an episode, and what policies and guards counted; each domain does every so-many-th episode, in a process
+    of its own."""
+    rows, counts = Rows(), Counter[str]()
     command = [sys.executable, "-m", "benchmarks.deploy_success", str(file), str(run)]
     workers = [
         subprocess.Popen([*command, str(k), str(domains)], stdout=subprocess.PIPE, text=True) for k in range(domains)
     ]
-    readers = [threading.Thread(target=_collect, args=(w.stdout, rows)) for w in workers]
+    readers = [threading.Thread(target=_collect, args=(w.stdout, rows, counts), daemon=True) for w in workers]
     try:
         with Display(episodes, "episodes") as display:
             for reader in readers:
@@ -157,69 +159,43 @@ def through_ros(file: Path, run: str, episodes: int, domains: int) -> list[dict[
             worker.terminate()
             worker.wait()
     if len(rows) != episodes:
-        raise MeasurementError(f"{episodes - len(rows)} episodes are missing: a worker failed")
-    return [rows[k] for k in range(episodes)]
+        raise TrialError(f"{episodes - len(rows)} episodes are missing: a worker failed")
+    return rows, counts
 
 
-def _collect(pipe: Any, rows: dict[int, dict[str, Any]]) -> None:
+def _collect(pipe: Any, rows: Rows, counts: Counter[str]) -> None:
     for line in pipe:
-        row = json.loads(line)
-        rows[row["episode"]] = row
-
-
-class Counts:
-    """What policy and guard count in their diagnostics, since the last `take`."""
-
-    def __init__(self, stack: Stack):
-        self._latest, self._before = dict[str, int](), dict[str, int]()
-        stack.node.create_subscription(DiagnosticArray, "/diagnostics", self._on, 10)
-
-    def _on(self, message: Any) -> None:
-        for status in message.status:
-            for value in status.values:
-                number = value.value.split(" ")[0]  # the guard tells the last value after it
-                if number.isdecimal():
-                    self._latest[f"{status.name.lstrip('/')}: {value.key}"] = int(number)
-
-    def take(self) -> dict[str, int]:
-        found = {k: n - self._before.get(k, 0) for k, n in self._latest.items()}
-        self._before = dict(self._latest)
-        return found
+        found = json.loads(line)
+        if "counts" in found:
+            counts.update(found["counts"])
+        else:
+            rows[found["episode"]] = found
 
 
 def work(file: Path, run: str, first: int, step: int) -> None:
-    """Every `step`-th episode from `first` on; a line of JSON each."""
-    given = np.load(file)
-    with tempfile.TemporaryDirectory() as name, domain():
-        stack = Stack(Path(name), run)
-        counts = Counts(stack)
+    """Every `step`-th episode from `first` on, a line of JSON each; then what was counted."""
+    with np.load(file) as stored:
+        given = dict(stored)
+    starts, seconds = given.pop("starts"), float(given.pop("seconds"))
+    with tempfile.TemporaryDirectory() as name, own_domain(), Stack(Path(name), run) as stack:
+        stack.start("twin", "guard", "policy")
+        for k in range(first, len(starts), step):
+            goals = {goal: rows[k].tolist() for goal, rows in given.items()}
+            found, repeated = _measured(stack, starts[k], goals, seconds)
+            row = {"episode": k, "joints": found.joints.tolist(), "states": found.states, "repeated": repeated}
+            print(json.dumps(row), flush=True)
+        stack.stay(1.5)  # for the last report
+        print(json.dumps({"counts": stack.counts}), flush=True)
+
+
+def _measured(stack: Stack, start: np.ndarray, goals: dict[str, list[float]], seconds: float) -> tuple[Episode, int]:
+    """An episode, and how often it was repeated."""
+    for repeated in range(TRIES):
         try:
-            stack.again("twin", "guard", "policy")
-            for k in range(first, len(given["starts"]), step):
-                arm = [stack.robot.joint_names.index(n) for n in stack.robot.arm_joints]
-                start = given["starts"][k][arm].astype(np.float64)
-                row = episode(stack, start, given["goals"][k], float(given["seconds"]))
-                last = k + step >= len(given["starts"])
-                stack.stay(1.2 if last else 0.0)  # for the last report of the policy's counts
-                print(json.dumps(row | {"episode": k, "counts": counts.take()}), flush=True)
-        finally:
-            stack.close()
-
-
-def episode(stack: Stack, start: Floats, goal: Floats, seconds: float) -> dict[str, Any]:
-    """The arm's joints when the episode's length was over."""
-    stack.wait(lambda: stack.call("policy/stop").success and stack.speed() == 0.0, "the policy stops", 10.0)
-    stack.set_goal(goal)
-    stack.place(start)
-    stack.clear()
-    stack.begin()
-    stack.wait(lambda: stack.heard.proposals, "the first proposal")
-    end = stack.heard.proposals[0][1] + round(1e9 * seconds)
-    stack.wait(lambda: stack.heard.joints and stack.heard.joints[-1][1] >= end, "the end of the episode")
-    _, stamp, joints, _ = next(j for j in stack.heard.joints if j[1] >= end)
-    late_s = 1e-9 * (stamp - end)
-    begun = [state for _, state in stack.heard.states].index("active")
-    return {"joints": joints.tolist(), "late_s": late_s, "states": [s for _, s in stack.heard.states][begun + 1 :]}
+            return run_episode(stack, start, goals, seconds), repeated
+        except LateError as error:
+            late = error
+    raise late
 
 
 if __name__ == "__main__":
