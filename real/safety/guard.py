@@ -26,8 +26,10 @@ never moves more than that error away, and comes back at the velocity limit if t
 not do what it is told (or the measurement is wrong, so nothing jumps to it): it is stopped, and at rest the guard says
 nothing, lest a driver that starts again leaps to an old target.
 
-Silence. Before the first `take` there is no target. After it there always is one, in every state but the one just
-named: if the guard dies, the driver's watchdog is meant to notice.
+Silence. Before the first `take` there is no target. After it there always is one, in every state: if the guard dies,
+the driver's watchdog is meant to notice. But for an arm at rest without an owner that is further from its target than
+just named, that is not heard of, or that comes back from there somewhere else (`BACK_RAD`): a driver that starts again
+must not leap to an old target.
 
 Limits. What is in conflict is settled by order: the later check wins (real.safety.checks). Position, velocity, the
 tool's speed, the workspace's walls, the floor and the distance between links always hold, with the way to a standstill
@@ -65,6 +67,8 @@ CLOCK_TOLERANCE_S = 0.001
 GAP_S, GAP_PERIODS = 0.05, 10.0
 FAR = 2.0
 """Times the reference error: what is further is not trusted."""
+BACK_RAD = 0.05
+"""An arm that was not heard of, and is further from the target than this, is somewhere else."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,7 @@ class Guard:
         self._last: TargetState | None = None
         self._room: Room | None = None  # of the last target, where it is known
         self._measured: Floats | None = None
+        self._lost = False  # at rest, with no owner, and not heard of since
         self._timeline: Timeline | None = None
         self._measured_s = self._wrench_s = self._proposed_s = self._heard_s = -math.inf
 
@@ -188,9 +193,9 @@ class Guard:
         late = self._stale(self._now_s)
         if late or self._measured is None:
             return Answer(False, f"not without a fresh measurement: {late or 'there was none yet'}")
-        if self._last is None or self._far():
+        if self._last is None or self._far() or self._came_back_elsewhere():
             self._last, self._room, self._commanded_s = TargetState.at(self._measured), None, self._now_s
-        self.owner, self._timeline = source, None
+        self.owner, self._timeline, self._lost = source, None, False
         self._heard_s, self._proposed_s = self._now_s, -math.inf
         self._enter("holding", f"waits for {source}")
         return Answer(True, f"{source} has authority")
@@ -219,7 +224,7 @@ class Guard:
     def command(self, now_s: float) -> Decision:
         """The driver's next target. To be called every `command_dt_s`; called too early it repeats the last one."""
         now_s = self._tick(now_s)
-        far = self._far()
+        far, rested = self._far(), self._last is not None and not self._last.velocity.any()  # and the driver was told
         self._supervise(now_s, far)
         clips: list[Clip] = []
         if self._last is not None:
@@ -230,7 +235,7 @@ class Guard:
             if elapsed > 0.1 * self.dt:
                 clips = self._advance(now_s, min(elapsed, 2.0 * self.dt), far)
         reasons = (self._reason, *map(str, clips)) if self._reason else tuple(map(str, clips))
-        if self._last is None or (self.owner is None and far and not self._last.velocity.any()):
+        if self._last is None or (rested and self.owner is None and self._is_silent(now_s, far)):
             return Decision(None, None, self.state, reasons)
         return Decision(self._last.position[0].copy(), self._last.velocity[0].copy(), self.state, reasons)
 
@@ -298,6 +303,17 @@ class Guard:
         if self._last is None or self._measured is None:
             return 0.0
         return float(np.max(np.abs(self._last.position - self._measured)))
+
+    def _is_silent(self, now_s: float, far: bool) -> bool:
+        """At rest, with no owner: whether it says nothing, as the arm is not heard of, or somewhere else."""
+        if now_s - self._measured_s > self.limits.state_timeout_s:
+            self._lost = True
+        elif not self._came_back_elsewhere():
+            self._lost = False
+        return far or self._lost
+
+    def _came_back_elsewhere(self) -> bool:
+        return self._lost and self._distance() > BACK_RAD
 
     def _far(self) -> bool:
         if self._last is None or self._measured is None:

@@ -147,7 +147,8 @@ def test_however_it_ends_it_brakes_within_the_limits(how):
     velocity = np.diff(np.array(arm.path)[:, 0]) / arm.dt
     acceleration = np.diff(velocity) / arm.dt
     assert speed == pytest.approx(1.0, abs=0.01)
-    assert not decision.velocity.any()
+    assert abs(velocity[-1]) < 1e-9 if how == "stale" else not decision.velocity.any()  # to whom it does not hear ...
+    assert (decision.target is None) == (how == "stale")  # ... it says no more, once that is at rest
     assert acceleration.min() >= -10.0 * (1 + 1e-6) and np.diff(acceleration).min() >= -5000.0 * arm.dt * (1 + 1e-6)
     assert acceleration.min() == pytest.approx(-10.0, rel=1e-3)  # as hard as is allowed
 
@@ -241,6 +242,32 @@ def test_a_start_far_from_the_last_command_starts_at_the_measured_position():
     assert arm.tick().target is None
     assert arm.guard.take("policy").ok
     np.testing.assert_array_equal(arm.tick().target, arm.q)
+
+
+def test_a_driver_that_starts_again_hears_nothing_that_it_could_leap_to():
+    arm = Arm()
+    arm.moving()
+    arm.observes = False
+    arm.run(1.0)
+    assert arm.guard.state == "stopped" and arm.tick().target is None  # it has braked, and hears nothing
+    arm.observes = True
+    there, arm.q = arm.q, arm.q + 0.1
+    assert all(arm.tick().target is None for _ in range(100))
+    assert arm.guard.take("policy").ok
+    np.testing.assert_array_equal(arm.tick().target, there + 0.1)
+
+
+def test_an_arm_that_is_heard_again_where_it_was_is_commanded_on():
+    """For a driver's watchdog."""
+    arm = Arm()
+    arm.moving()
+    arm.guard.release("policy")
+    arm.run(0.5)
+    arm.observes, there = False, arm.q
+    arm.run(0.5)
+    assert arm.tick().target is None
+    arm.observes, arm.q = True, there + 0.01
+    np.testing.assert_array_equal(arm.tick().target, there)
 
 
 # --- measurements --------------------------------------------------------------------------------------------
