@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 from real import ros
@@ -45,6 +46,7 @@ class GripperClient:
         self.low, self.high = *robot.of("lower", first), *robot.of("upper", first)
         self._wanted = self._sent = math.nan
         self._busy, self._handle = False, None
+        self._goal: Any = None  # whose answers are waited for
         self.counts = {"goals": 0, "failed": 0, "refused": 0}
 
     def ready(self) -> bool:
@@ -58,6 +60,11 @@ class GripperClient:
     def stay(self) -> None:
         """Nothing is wanted any more: what was sent goes on, for what is held must not fall."""
         self._wanted = self._sent
+
+    def forget(self) -> None:
+        """A driver that was lost never answers: what is waited for is not, and the next goal is the first."""
+        self._wanted = self._sent = math.nan
+        self._busy, self._handle, self._goal = False, None, None
 
     def _go(self) -> None:
         if not self._is_new():
@@ -80,22 +87,26 @@ class GripperClient:
     def _send(self) -> None:
         self._sent, self._busy = self._wanted, True
         self.counts["goals"] += 1
-        goal = goal_of(self._gripper, self._kind, self._sent)
-        self._client.send_goal_async(goal).add_done_callback(self._on_answer)
+        goal = self._goal = goal_of(self._gripper, self._kind, self._sent)
+        self._client.send_goal_async(goal).add_done_callback(partial(self._on_answer, goal))
 
-    def _on_answer(self, future: Any) -> None:
+    def _on_answer(self, goal: Any, future: Any) -> None:
         handle = future.result()
+        if goal is not self._goal:
+            return
         if handle is None or not handle.accepted:
             self.counts["refused"] += 1
             self._node.get_logger().warning(f"{self._gripper.action} refused {self._sent:.4g}")
             self._end()
             return
         self._handle = handle
-        handle.get_result_async().add_done_callback(self._on_result)
+        handle.get_result_async().add_done_callback(partial(self._on_result, goal))
         self._go()
 
-    def _on_result(self, future: Any) -> None:
+    def _on_result(self, goal: Any, future: Any) -> None:
         answer = future.result()
+        if goal is not self._goal:
+            return
         newer = self._handle is None  # it was asked to end
         if not newer and (answer is None or answer.status != SUCCEEDED):
             self.counts["failed"] += 1

@@ -219,7 +219,10 @@ class GuardNode(ros.Node):
         """Nobody gets authority beside a namesake: both would move the arm until the watch sees it."""
         if self.count_publishers(f"guard/proposals/{source}") > 1:
             return Answer(False, f"more than one node proposes as {source}")
-        return self.guard.take(source)
+        had, answer = self.guard.owner, self.guard.take(source)
+        if answer.ok and had is None and self.gripper:
+            self.gripper.forget()
+        return answer
 
     def _watch(self) -> None:
         """A second publisher on the command topic, or of the owner's proposals, is an emergency."""

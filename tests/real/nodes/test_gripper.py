@@ -148,3 +148,22 @@ def test_a_scene_of_another_robot_is_refused(both):
     both()
     with pytest.raises(ConfigError, match="the scene of cartpole is of robot"):
         Arm(FRANKA, "mujoco", DT, None, "cartpole")
+
+
+def test_a_driver_that_was_lost_on_the_way_is_told_again_after_a_new_start(both, until):
+    hand = both()
+    until(hand.client.ready, hand.step)
+    hand.client.move(0.0)
+    until(lambda: hand.place < 0.03, hand.step)
+    hand.server._server.destroy()
+    hand.server = GripperServer(hand.node, hand.gripper, FRANKA, hand.arm)
+    hand.arm.grip(hand.place)  # it stands where it was lost
+    for _ in range(240):
+        hand.step()
+    hand.client.move(0.01)
+    assert hand.busy and hand.client.counts["goals"] == 1  # it still waits for the lost one
+    hand.client.forget()
+    until(hand.client.ready, hand.step)
+    hand.client.move(0.01)
+    until(lambda: not hand.busy, hand.step)
+    assert hand.place == pytest.approx(0.01, abs=1.5e-3) and hand.client.counts["goals"] == 2
