@@ -29,6 +29,8 @@ BACK_S = 0.1
 BEYOND, TOO_FAST, NOISE = 0.2, 10.0, 0.02
 """rad or m beyond a joint's end, times its speed limit, and rad or m that a measurement may be off: one that says more,
 or is further from the last than that speed leads, is none. So of two robots on one topic one is heard."""
+FARTHEST_M = 100.0
+"""Of a goal or an object: no arm's policy knows what to make of more."""
 LONGEST_TEXT = 60
 KINDS = 50
 """Reasons that are told apart: a sender can think of more."""
@@ -202,6 +204,9 @@ class Goals:
         pose, frame = pose_of(message), message.header.frame_id
         if pose is None:
             self._refuse(f"{name}: no pose with a unit quaternion")
+        elif not pose[0, :3].norm() <= FARTHEST_M:
+            self._refuse(f"{name}: further away than {FARTHEST_M:g} m")
+            return None
         elif frame not in ("", self.base_frame, self.frame):
             self._refuse(f"{name}: frame {shown(frame)} is neither {self.base_frame} nor {self.frame}")
             return None

@@ -10,7 +10,7 @@ from robolearn.robots.franka import FRANKA
 
 pytest.importorskip("rosbags", reason="no ROS 2 and no DDS (extra ros)")
 from real import ros
-from real.connection import Goals, JointReader, seconds, stamp_of
+from real.connection import Goals, JointReader, seconds, shown, stamp_of
 
 JointState = ros.interface("sensor_msgs/msg/JointState")
 PoseStamped = ros.interface("geometry_msgs/msg/PoseStamped")
@@ -148,6 +148,19 @@ def test_a_pose_in_a_frame_that_nobody_knows_is_refused():
     goals = Goals(torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]), "base", "table")
     goals.set_pose("goal", pose((1.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0), "world"))
     assert not goals.commands and goals.refused == {"goal: frame 'world' is neither base nor table": 1}
+
+
+def test_a_goal_that_is_absurdly_far_away_is_refused():
+    goals = Goals(torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]), "base", "world")
+    for far in (101.0, 1e30, -1e300):
+        goals.set_pose("goal", pose((0.0, far, 0.0), (0.0, 0.0, 0.0, 1.0)))
+    assert not goals.commands and sum(goals.refused.values()) == 3
+    goals.set_pose("goal", pose((0.0, 99.0, 0.0), (0.0, 0.0, 0.0, 1.0)))
+    assert goals.commands["goal"][0, 1] == 99.0
+
+
+def test_what_others_wrote_is_shown_short_and_in_one_line():
+    assert shown("a\nb") == "'a\\nb'" and len(shown("x" * 10**6)) < 70
 
 
 def test_numbers_must_be_as_many_as_the_policy_reads():
