@@ -67,7 +67,7 @@ def test_a_period_that_took_twice_as_long_brakes_by_twice_as_much():
     late = [t if k < 7 else t._replace(stamp_ns=t.stamp_ns + 10**6) for k, t in enumerate(targets)]
     assert stops.braking_since(late, LIMITS, DT) == 5
     assert stops.braking_since(targets, LIMITS, DT) == 5  # harder than is asked for is braking too
-    slack = [t if k != 7 else t._replace(velocity=np.array([0.03])) for k, t in enumerate(late)]
+    slack = [t if k != 7 else t._replace(velocity=np.array([0.02])) for k, t in enumerate(late)]
     assert stops.braking_since(slack, LIMITS, DT) != 5
 
 
