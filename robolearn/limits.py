@@ -15,12 +15,14 @@ Arrays are tensors or NumPy arrays (robolearn.arrays).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from robolearn.arrays import Array, clip, like, namespace, stack
 from robolearn.spec import RobotSpec
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 _TIGHT = 1e-4  # share of the velocity limit below which a difference is rounding, not a clip
 _CHASE = 0.8  # share of the acceleration limit that a chase counts on: the jerk limit takes its time too
@@ -38,6 +40,9 @@ class JointLimits:
 
     @classmethod
     def of(cls, spec: RobotSpec, joints: tuple[str, ...], device: torch.device | str = "cpu") -> JointLimits:
+        """As tensors."""
+        import torch
+
         names = ("lower", "upper", "velocity_limit", "acceleration_limit", "jerk_limit")
         return cls(*(torch.tensor(spec.of(n, joints), device=device) for n in names))
 
@@ -69,7 +74,7 @@ class TargetState:
     def reset(self, mask: Tensor, position: Tensor) -> None:
         """Put the environments in mask (B,) to rest at position (B, J)."""
         keep = ~mask[:, None]
-        self.position = torch.where(keep, self.position, position)
+        self.position = namespace(position).where(keep, self.position, position)
         self.velocity, self.acceleration = self.velocity * keep, self.acceleration * keep
 
 

@@ -22,7 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("registry", "config"),
     ("arrays", "rotations"),
     ("spec",),
-    ("robots", "kinematics"),
+    ("robots", "urdf", "kinematics"),
     ("state", "limits", "trajectories"),
     ("observation", "actions", "env", "nets"),
     ("policies",),

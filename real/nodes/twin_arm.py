@@ -11,10 +11,11 @@ from torch import Tensor
 
 from robolearn import config
 from robolearn.errors import ConfigError
-from robolearn.kinematics import Chain, damped_ik, read_joints
+from robolearn.kinematics import Chain, damped_ik
 from robolearn.paths import resolve
 from robolearn.rotations import pose_difference, quat_apply, quat_conjugate, quat_mul
 from robolearn.spec import RobotSpec
+from robolearn.urdf import read_joints
 from sim.scene import ContactSensorCfg, RobotCfg, SceneCfg
 
 ROBOT = "robot"

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from real.safety.shapes import shapes
-from robolearn.kinematics import MOVABLE, Tree, read_joints
 from robolearn.limits import ToolLimits
 from robolearn.paths import resolve
 from robolearn.spec import RobotSpec
+from robolearn.urdf import MOVABLE, Tree, read_joints
 
 Floats = NDArray[np.float64]
 NEAR_M = 0.01
@@ -42,7 +42,7 @@ class Body:
         rest = dict(zip(spec.joint_names, spec.default_joint_pos, strict=True))
         self.tree = Tree(spec.urdf, spec.arm_joints, rest, np.zeros(1))
         frame, offset = self.tree.place(spec.ee_link)
-        self._tool = frame, offset.numpy()
+        self._tool = frame, offset
         self._shapes = shapes(spec.urdf)
         self._frames = [self.tree.place(shape.link)[0] for shape in self._shapes]
         self._outlines = [self._in_frame(shape.link, shape.outline)[:, :3] for shape in self._shapes]
@@ -59,7 +59,7 @@ class Body:
 
     def _in_frame(self, link: str, points: Floats) -> Floats:
         """Points (n, 3) of a link, homogeneous (n, 4), in the frame that carries it."""
-        return np.column_stack((points, np.ones(len(points)))) @ self.tree.place(link)[1].numpy().T
+        return np.column_stack((points, np.ones(len(points)))) @ self.tree.place(link)[1].T
 
     def _lay_out(self) -> None:
         """Put the spheres' centres into a table by frame, (n + 1, 1, 4, most), with gaps; each one's slot in it."""

@@ -9,12 +9,11 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from robolearn.errors import ConfigError
 from robolearn.paths import resolve
-from robolearn.rotations import from_rpy, quat_to_matrix
+from robolearn.urdf import rpy_matrix
 
 Floats = NDArray[np.float64]
 SPACING_M = 0.01
@@ -87,8 +86,9 @@ def _sphere(patches: Floats, extra: float) -> Floats:
     (Badoiu and Clarkson 2003)."""
     points = patches.reshape(-1, 3)
     middle = 0.5 * (points.min(0) + points.max(0))
+    squares = np.einsum("ij,ij->i", points, points)
     for step in range(2, 22):
-        middle = middle + (points[np.argmax(((points - middle) ** 2).sum(1))] - middle) / step
+        middle = middle + (points[np.argmax(squares - points @ (2.0 * middle))] - middle) / step
     return np.append(middle, np.linalg.norm(points - middle, axis=1).max() + extra)
 
 
@@ -103,8 +103,8 @@ def _surface(collision: ElementTree.Element, path: Path) -> Floats:
     surface = _SURFACES[shape.tag](shape, path)
     origin = collision.find("origin")
     attributes = {} if origin is None else origin.attrib
-    turn = quat_to_matrix(from_rpy(torch.tensor(_numbers(attributes.get("rpy", "0 0 0")), dtype=torch.float64)))
-    return surface @ turn.numpy().T + np.array(_numbers(attributes.get("xyz", "0 0 0")))
+    turn = rpy_matrix(*_numbers(attributes.get("rpy", "0 0 0")))
+    return surface @ turn.T + np.array(_numbers(attributes.get("xyz", "0 0 0")))
 
 
 def _numbers(text: str) -> list[float]:

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from robolearn import config
-from robolearn.kinematics import Chain, damped_ik, read_joints
+from robolearn.kinematics import Chain, damped_ik
 from robolearn.paths import resolve
 from robolearn.rotations import from_rotation_vector, pose_difference, quat_mul, quat_to_matrix
+from robolearn.urdf import read_joints
 
 config.discover(["robolearn.robots"])
 FRANKA = config.entry("robot", "franka").value

@@ -10,10 +10,11 @@ import torch
 
 from robolearn import config
 from robolearn.cli import _world
-from robolearn.kinematics import MOVABLE, Chain, read_joints
+from robolearn.kinematics import Chain
 from robolearn.limits import JointLimits
 from robolearn.paths import resolve
 from robolearn.spec import RobotSpec, from_dict, to_dict
+from robolearn.urdf import MOVABLE, read_joints
 
 _world.discover()
 ROBOTS = [config.entry("robot", n).value for n in config.names("robot")]

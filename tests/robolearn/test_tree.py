@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from robolearn import config
-from robolearn.kinematics import Chain, Tree, read_joints
+from robolearn.kinematics import Chain
 from robolearn.paths import resolve
 from robolearn.rotations import quat_to_matrix
+from robolearn.urdf import Tree, read_joints
 
 config.discover(["robolearn.robots"])
 FRANKA = config.entry("robot", "franka").value
@@ -30,7 +31,7 @@ def test_every_link_is_where_its_chain_has_it():
     whole = tree(FRANKA.joint_names)
     for link in links:
         frame, offset = whole.place(link)
-        pose = whole.frames(q.double().numpy())[frame] @ offset.numpy()
+        pose = whole.frames(q.double().numpy())[frame] @ offset
         expected = Chain(FRANKA.urdf, link, FRANKA.joint_names).pose(q)
         assert np.abs(pose[:, :3, 3] - expected[:, :3].numpy()).max() < 2e-6
         assert np.abs(pose[:, :3, :3] - quat_to_matrix(expected[:, 3:]).numpy()).max() < 1e-5
@@ -41,7 +42,7 @@ def test_joints_that_are_not_named_stand_at_rest():
     for link in ("panda_leftfinger", "panda_rightfinger", "panda_grasptarget"):
         (i, a), (j, b) = whole.place(link), arm.place(link)
         assert j == 7
-        np.testing.assert_allclose(arm.frames(q[:, :7])[j] @ b.numpy(), whole.frames(q)[i] @ a.numpy(), atol=1e-12)
+        np.testing.assert_allclose(arm.frames(q[:, :7])[j] @ b, whole.frames(q)[i] @ a, atol=1e-12)
 
 
 def test_the_order_of_the_joints_is_the_callers():

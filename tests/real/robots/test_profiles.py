@@ -8,8 +8,8 @@ from real.robots.base import COMMANDS, ArmProfile
 from real.safety.guard import Guard
 from robolearn import config
 from robolearn.errors import ConfigError
-from robolearn.kinematics import read_joints
 from robolearn.paths import resolve
+from robolearn.urdf import read_joints
 
 config.discover(["robolearn.robots", "real.robots"])
 PROFILES = {name: config.entry("profile", name).value for name in config.names("profile")}
