@@ -15,7 +15,6 @@ from real.connection import (
     LATCHED,
     NEWEST,
     SENSED,
-    Goals,
     Header,
     JointReader,
     JointState,
@@ -28,6 +27,7 @@ from real.connection import (
     duration_of,
     stamp_of,
 )
+from real.goals import Goals
 from real.pipeline import Pipeline, joints_read_by, numbers_of, objects_of, poses_of
 from real.site import Site
 from robolearn.actions import Command
@@ -63,7 +63,7 @@ class Link:
         self._lower, self._upper = (torch.tensor(site.robot.of(n, site.robot.arm_joints)) for n in ("lower", "upper"))
         self._gripper = self._gripper_columns()
         spec = pipeline.observation
-        self.goals = Goals(site.base, profile.base_frame, site.frame, numbers_of(spec))
+        self.goals = Goals(torch.tensor(site.base), profile.base_frame, site.frame, numbers_of(spec))
         self.needed = [*poses_of(spec), *numbers_of(spec)], list(objects_of(spec))
         self.guard_state, self.owner = "", ""
         self.reference: Tensor | None = None

@@ -4,11 +4,9 @@ parameters (configs/site, or any ROS 2 parameter file)."""
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from real import ros
 from real.robots.base import ArmProfile, Gripper
@@ -26,7 +24,7 @@ SITE = ("limits.", "calibration.", "gripper.")
 class Site:
     profile: ArmProfile
     robot: RobotSpec
-    base: Tensor
+    base: tuple[float, ...]
     """(7,) the robot's base in `frame`."""
     frame: str
     """In which goals and objects may be given, beside the base frame."""
@@ -104,11 +102,11 @@ def _under(prefix: str, facts: Any) -> list[str]:
     return [f"{prefix}.{f.name}" for f in dataclasses.fields(facts)] if facts else []
 
 
-def _calibration(node: Any) -> tuple[Tensor, str]:
+def _calibration(node: Any) -> tuple[tuple[float, ...], str]:
     frame = parameter(node, "calibration.frame", "world")
-    base = torch.tensor(parameter(node, "calibration.base", [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]))
-    if base.shape != (7,) or not base.isfinite().all() or abs(float(base[3:].norm()) - 1.0) > 1e-3:
-        raise ConfigError(f"calibration.base must be x y z (m) and a unit quaternion x y z w, got {base.tolist()}")
+    base = tuple(parameter(node, "calibration.base", [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]))
+    if len(base) != 7 or not all(map(math.isfinite, base)) or abs(math.hypot(*base[3:]) - 1.0) > 1e-3:
+        raise ConfigError(f"calibration.base must be x y z (m) and a unit quaternion x y z w, got {list(base)}")
     return base, frame
 
 

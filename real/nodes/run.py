@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
-
-import torch
 
 from real import ros
 from robolearn.errors import UserError
@@ -16,7 +15,8 @@ log = logging.getLogger(__name__)
 
 def run(make: Callable[[], Any], args: Sequence[str] | None = None) -> int:
     """Make the node and serve it until it is told to end; its exit code, and one line, for what the user got wrong."""
-    torch.set_num_threads(1)
+    if "torch" in sys.modules:  # the guard has none of it
+        sys.modules["torch"].set_num_threads(1)
     try:
         ros.init(args)
         node = make()

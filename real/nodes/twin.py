@@ -29,9 +29,9 @@ from real.connection import (
     PoseStamped,
     Trigger,
     WrenchStamped,
-    pose_of,
     stamp_of,
 )
+from real.goals import pose_of
 from real.nodes.line import Line
 from real.nodes.report import OK, WARN, Report
 from real.nodes.run import run

@@ -10,7 +10,8 @@ from robolearn.robots.franka import FRANKA
 
 pytest.importorskip("rosbags", reason="no ROS 2 and no DDS (extra ros)")
 from real import ros
-from real.connection import Goals, JointReader, seconds, shown, stamp_of
+from real.connection import JointReader, seconds, shown, stamp_of
+from real.goals import Goals
 
 JointState = ros.interface("sensor_msgs/msg/JointState")
 PoseStamped = ros.interface("geometry_msgs/msg/PoseStamped")
