@@ -144,6 +144,22 @@ def rpy_matrix(roll: float, pitch: float, yaw: float) -> Floats:
     ])  # fmt: skip
 
 
+def pose_of_frame(frame: Floats) -> Floats:
+    """(7,): position, then quaternion xyzw with w >= 0, of a frame (4, 4).
+
+    The 16 products 4 q_i q_j are linear in the matrix; the row with the largest 4 q_i^2 is q up to its length.
+    """
+    (a, b, c), (d, e, f), (g, h, i) = frame[:3, :3]
+    products = np.array([
+        [1 + a - e - i, b + d, c + g, h - f],
+        [b + d, 1 - a + e - i, f + h, c - g],
+        [c + g, f + h, 1 - a - e + i, d - b],
+        [h - f, c - g, d - b, 1 + a + e + i],
+    ])  # fmt: skip
+    turn = products[products.diagonal().argmax()]
+    return np.concatenate((frame[:3, 3], turn / math.copysign(float(np.linalg.norm(turn)), turn[3])))
+
+
 def origin(joint: Joint) -> Floats:
     """(4, 4): where the joint is in its parent link's frame."""
     out = np.eye(4)

@@ -45,7 +45,6 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from real.safety.admission import Path, keep_joint_limits, stay_in_the_workspace
@@ -56,8 +55,8 @@ from real.safety.limits import GuardLimits
 from real.safety.proposals import Proposal, Timeline, due_times, read_targets
 from robolearn.errors import ConfigError
 from robolearn.limits import TargetState, chase
-from robolearn.rotations import matrix_to_quat
 from robolearn.spec import RobotSpec
+from robolearn.urdf import pose_of_frame
 
 log = logging.getLogger(__name__)
 
@@ -241,9 +240,7 @@ class Guard:
 
     def tool_pose(self, joint_pos: Floats) -> Floats:
         """(7,) m and quaternion xyzw in the base frame, of joints (J,): for drivers that are told poses."""
-        frame = self.body.tool(joint_pos[None])[0]
-        turn = matrix_to_quat(torch.from_numpy(np.ascontiguousarray(frame[None, :3, :3])))
-        return np.concatenate((frame[:3, 3], turn[0].numpy()))
+        return pose_of_frame(self.body.tool(joint_pos[None])[0])
 
     def _advance(self, now_s: float, dt: float, far: bool) -> list[Clip]:
         """Let the target move for a period."""

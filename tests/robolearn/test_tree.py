@@ -7,8 +7,8 @@ import torch
 from robolearn import config
 from robolearn.kinematics import Chain
 from robolearn.paths import resolve
-from robolearn.rotations import quat_to_matrix
-from robolearn.urdf import Tree, read_joints
+from robolearn.rotations import quat_to_matrix, random_quat
+from robolearn.urdf import Tree, pose_of_frame, read_joints
 
 config.discover(["robolearn.robots"])
 FRANKA = config.entry("robot", "franka").value
@@ -55,6 +55,17 @@ def test_tensors_and_arrays_give_the_same():
     q = postures()[:, :7].double()
     tensors = tree(example=q).frames(q)
     np.testing.assert_allclose(tensors.numpy(), tree().frames(q.numpy()), atol=1e-12)
+
+
+def test_a_frame_has_the_pose_that_the_rotations_give():
+    g = torch.Generator().manual_seed(0)
+    half_turns = torch.cat((torch.eye(4), torch.tensor([[0.6, 0.0, 0.8, 0.0], [0.0, 0.6, -0.8, 0.0]])))
+    for q in torch.nn.functional.normalize(torch.cat((random_quat((100,), g, "cpu"), half_turns)).double()):
+        frame = np.eye(4)
+        frame[:3, :3], frame[:3, 3] = quat_to_matrix(q).numpy(), (1.0, 2.0, 3.0)
+        pose = pose_of_frame(frame)
+        assert pose[:3].tolist() == [1.0, 2.0, 3.0] and pose[6] >= 0.0
+        assert abs(pose[3:] @ q.numpy()) == pytest.approx(1.0, abs=1e-12)  # q and -q are one rotation
 
 
 def test_what_is_not_there_is_named():
