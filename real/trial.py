@@ -18,10 +18,6 @@ BEFORE_S, AFTER_S = 0.25, 1.0
 """What is kept of a fault."""
 
 
-class LateError(TrialError):
-    """The machine was too busy to measure when it was time to: another try may do."""
-
-
 # --- an episode ----------------------------------------------------------------------------------------------
 
 
@@ -38,8 +34,8 @@ class Episode:
 
 
 def run_episode(watcher: Watcher, start: Floats, goals: Mapping[str, Sequence[float]], seconds: float) -> Episode:
-    """Its length counts from the stamp of the state that the first proposal was computed from. Raises LateError where
-    no state was heard when it was over."""
+    """Its length counts from the stamp of the state that the first proposal was computed from. Raises TrialError where
+    it could not be run, or no state was heard when it was over: on a busy machine another try may do."""
     watcher.begin(start, goals)
     end_ns = watcher.heard.proposals[0].stamp_ns + round(1e9 * seconds)
     joints = watcher.heard.joints
@@ -47,7 +43,7 @@ def run_episode(watcher: Watcher, start: Floats, goals: Mapping[str, Sequence[fl
     last = next(j for j in joints if j.stamp_ns >= end_ns)
     late_s = 1e-9 * (last.stamp_ns - end_ns)
     if late_s > LATE_S:
-        raise LateError(f"no joint state within {late_s:.3g} s of the end of an episode")
+        raise TrialError(f"no joint state within {late_s:.3g} s of the end of an episode")
     said = [state for _, state in watcher.heard.states]
     after = said[said.index("active") + 1 :] if "active" in said else said
     return Episode(last.position, late_s, after, latencies(watcher.heard))

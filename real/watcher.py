@@ -64,7 +64,7 @@ class Watcher:
 
     def __init__(self, profile: ArmProfile, goals: Sequence[str], trouble: Callable[[], str] = str):
         """`goals`: names of the poses that the policy reads. `trouble` says why there is nothing to wait for, if so."""
-        self.profile, self.heard, self.state, self._trouble = profile, Heard(), "", trouble
+        self.profile, self.heard, self.state, self.trouble = profile, Heard(), "", trouble
         self._arm = list(profile.joint_names)
         self.counts: dict[str, int] = {}
         """`NODE: KEY` -> number, from the diagnostics; as of their last second."""
@@ -140,7 +140,7 @@ class Watcher:
     def wait(self, condition: Callable[[], object], what: str, timeout_s: float = 60.0) -> None:
         until = time.monotonic() + timeout_s
         while not condition():
-            if trouble := self._trouble():
+            if trouble := self.trouble():
                 raise TrialError(f"{what}: {trouble}")
             if time.monotonic() > until:
                 raise TrialError(f"{what}: not within {timeout_s:g} s")

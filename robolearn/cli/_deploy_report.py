@@ -64,7 +64,7 @@ def _events(found: Deployed) -> str:
         failed = sum(not found.rows["success"][k] for k in found.held)
         told += f" The guard held or stopped the arm in {_times(len(found.held))}, of which {failed} failed."
     if found.repeated:
-        told += f" Repeated, for this machine was too busy to measure the end in time: {_times(found.repeated)}."
+        told += f" Repeated, for this machine was too busy to run or measure them in time: {_times(found.repeated)}."
     if found.load > BUSY * usable_cores():
         told += (
             f" Other programs kept this machine busy meanwhile (a load of {found.load:.1f} on {usable_cores()} cores "

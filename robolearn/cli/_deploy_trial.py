@@ -37,7 +37,7 @@ FILE = "ros2.json"
 TWINS = ("mujoco", "pybullet")
 """Engines of a twin; the policy of another one is tried on the first."""
 TRIES = 3
-"""Of an episode that could not be measured in time, and of a goal on whose way the arm moves fast."""
+"""Of an episode that a busy machine did not run or measure in time, and of a goal on whose way the arm moves fast."""
 STARTED = re.compile(r"\[launch\] \[(\w+)\] started, process (\d+)")
 INSTALL = "pip install 'robolearn[ros]'"
 
@@ -138,13 +138,14 @@ class _Trial:
         return rows, latency, held
 
     def _episode(self, watcher: Watcher, k: int) -> Episode:
-        from real.trial import LateError, run_episode
+        from real.trial import run_episode
+        from real.watcher import TrialError
 
         for left in reversed(range(TRIES)):
             try:
                 return run_episode(watcher, self.starts[k], self._goals(k), self.env.max_episode_length_s)
-            except LateError as error:
-                if not left:
+            except TrialError as error:
+                if not left or watcher.trouble():
                     raise
                 self.repeated += 1
                 log.warning("%s: %s; once more", self.title, error)
