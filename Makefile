@@ -17,7 +17,7 @@ help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  PYTHON=... interpreter, TORCH_INDEX=... package index for torch, JOBS=... test processes"
 
-demo: $(ANY_READY)  ## train, evaluate and film an arm and a quadrotor; writes demo/report.html
+demo: $(ANY_READY)  ## train, evaluate, film an arm and a quadrotor, deploy the arm's policy; writes demo/report.html
 	@$(BIN)/robolearn demo out=demo
 
 test: $(TEST_READY) lint type  ## format, lint, types and all tests that this machine can run
