@@ -113,18 +113,16 @@ class TwinNode(ros.Node):
 
     def _on_place(self, message: Any) -> None:
         """What is not named stands as at the start; other robots' joints are left out."""
-        at, named = (
-            torch.tensor(self.site.robot.default_joint_pos),
-            dict(zip(message.name, message.position, strict=False)),
-        )
-        mine = {n: float(value) for n, value in named.items() if n in self._places}
-        for name, value in mine.items():
-            at[self._places[name]] = value
+        named, at = dict(zip(message.name, message.position, strict=False)), np.array(self.site.robot.default_joint_pos)
+        mine = [n for n in named if n in self._places]
+        for name in mine:
+            at[self._places[name]] = named[name]
+        position = torch.tensor(at, dtype=torch.float32)
         whole = len(named) == len(message.name) == len(message.position)
-        if not (mine and whole and self.arm.can_stand(at)):
+        if not (mine and whole and self.arm.can_stand(position)):
             self.refused["places"] += 1
             return
-        self.arm.place(at)
+        self.arm.place(position)
         self.arm.recover()
 
     def _on_put(self, name: str, message: Any) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,14 +38,20 @@ class Stack:
         self.said: dict[str, Any] = {}
         """The last diagnostics of each node."""
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
-        self.goal = self.node.create_publisher(PoseStamped, "goal", LATCHED)
-        message = PoseStamped()
-        message.pose.position.x, message.pose.position.z, message.pose.orientation.x = 0.45, 0.4, 1.0
-        message.pose.orientation.w = 0.0
-        self.goal.publish(message)
+        self._goal = self.node.create_publisher(PoseStamped, "goal", LATCHED)
+        self.set_goal()
 
     def _on_diagnostics(self, message: Any) -> None:
         self.said |= {status.name: status for status in message.status}
+
+    def set_goal(self) -> None:
+        """In front of the arm, the tool upright."""
+        from real.connection import PoseStamped
+
+        message = PoseStamped()
+        message.pose.position.x, message.pose.position.z, message.pose.orientation.x = 0.45, 0.4, 1.0
+        message.pose.orientation.w = 0.0
+        self._goal.publish(message)
 
     def start(self, *names: str, words: Sequence[str] = (), called: str = "") -> None:
         """Nodes with more words of the command line; `called` is the process's name here, if not the node's."""
@@ -63,6 +70,12 @@ class Stack:
         from real import ros
 
         ros.spin_once(self.node, timeout_sec=seconds)
+
+    def rest(self, seconds: float) -> None:
+        """Listen for so long."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.spin()
 
     def wait(self, condition: Callable[[], object], timeout_s: float = 60.0) -> None:
         self.until(condition, self.spin, timeout_s)
