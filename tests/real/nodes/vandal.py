@@ -35,7 +35,7 @@ from real.ros.messages import message_class
 from robolearn.robots.franka import FRANKA
 
 RATE_HZ = 1500.0
-BIG = 24  # MB of a message that is nothing but long
+MANY = 1_000_000  # points of a trajectory, which are 24 MB
 HEADER = b"\0\1\0\0"
 ARM = list(FRANKA.arm_joints)
 LOW, HIGH = (np.array(FRANKA.of(n, FRANKA.arm_joints)) for n in ("lower", "upper"))
@@ -265,15 +265,13 @@ SPOILS = (*(f"number {k}" for k in NUMBERS), "names", "length", *(f"stamp {k}" f
 
 @cache
 def long_message(type_name: str) -> bytes | None:
-    """BIG megabytes of elements of the type's first list, all zeros."""
-    message = message_class(type_name)()
+    """With so many elements of the type's last list, all zeros or empty."""
     found = [name for name, desc in fields_of(type_name) if is_list(desc)]
     if not found:
         return None
-    size = len(cdr.encode(message, type_name))
-    setattr(message, found[0], _ones(FIELDS[type_name][1], found[0], 1))
-    one = len(cdr.encode(message, type_name)) - size
-    setattr(message, found[0], _ones(FIELDS[type_name][1], found[0], int(BIG * 1e6) // max(one, 4)))
+    count = MANY if type_name == "trajectory_msgs/msg/JointTrajectory" else MANY // 5
+    message = message_class(type_name)()
+    setattr(message, found[-1], _ones(FIELDS[type_name][1], found[-1], count))
     return bytes(cdr.encode(message, type_name))
 
 
