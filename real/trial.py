@@ -7,6 +7,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from real.watcher import Floats, Heard, Motion, TrialError, Watcher
 
@@ -14,6 +15,8 @@ LATE_S = 0.02
 """A measurement this long after the end of an episode still counts as of its end."""
 MOVING_RADPS = 0.3
 """Of the fastest commanded joint, at least, when something is to happen to a moving arm."""
+STEADY_S = 0.05
+"""For which it has not become slower."""
 BEFORE_S, AFTER_S = 0.25, 1.0
 """What is kept of a fault."""
 
@@ -84,14 +87,21 @@ def record_fault(watcher: Watcher, start: Floats, goals: Sequence[Mapping[str, S
         until = time.monotonic() + 2.0
         while time.monotonic() < until:
             watcher.spin()
-            targets = watcher.heard.targets
-            long = bool(targets) and targets[-1].at_s - targets[0].at_s > BEFORE_S
-            if long and watcher.state == "active" and watcher.speed() > MOVING_RADPS:
+            if watcher.state == "active" and on_its_way(watcher.heard.targets):
                 fault_s = time.time()
                 strike()
                 watcher.stay(AFTER_S + 0.1)
                 return stop_of(watcher.heard, fault_s)
     return None
+
+
+def on_its_way(targets: Sequence[Motion]) -> bool:
+    """Whether the arm has been moving for so long that it can be shown, fast, and is not slowing down by itself."""
+    if not targets or targets[-1].at_s - targets[0].at_s < BEFORE_S:
+        return False
+    now_s, speed = targets[-1].at_s, abs(targets[-1].velocity).max()
+    recent = takewhile(lambda t: now_s - t.at_s < STEADY_S, reversed(targets))
+    return bool(speed > MOVING_RADPS and speed > 0.99 * max(abs(t.velocity).max() for t in recent))
 
 
 def stop_of(heard: Heard, fault_s: float) -> Stop:

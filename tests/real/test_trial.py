@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("real.ros", reason="neither rclpy nor cyclonedds and rosbags (extra ros)")
 from real.domain import own_domain
-from real.trial import latencies, stop_of
+from real.trial import latencies, on_its_way, stop_of
 from real.watcher import Heard, Motion, Stamp
 from robolearn.errors import ConfigError
 
@@ -35,6 +35,16 @@ def test_a_stop_is_told_by_the_stamps_and_the_fastest_joint():
     stop = stop_of(heard, fault_s=7.55)
     assert stop.commanded == [(pytest.approx(-0.05), 0.4), (pytest.approx(0.15), 0.2)]
     assert stop.measured == [(pytest.approx(0.05), 0.3)]
+
+
+def test_an_arm_is_on_its_way_when_it_is_fast_and_not_slowing_down():
+    rising = [motion(0.01 * k, 0.0, 0.02 * k, -0.01) for k in range(40)]  # 0.3 rad/s is passed at 0.15 s
+    assert on_its_way(rising) and on_its_way(rising[:26])
+    assert not on_its_way(rising[:25]) and not on_its_way([])  # what is shown before the fault is 0.25 s
+    falling = [*rising, motion(0.40, 0.0, 0.7, 0.0)]
+    assert not on_its_way(falling)
+    assert on_its_way([*falling, *(motion(0.41 + 0.01 * k, 0.0, 0.7, 0.0) for k in range(5))])
+    assert not on_its_way([motion(0.01 * k, 0.0, 0.29) for k in range(40)])
 
 
 def test_a_domain_is_ones_own_and_of_this_machine_until_it_is_given_back(monkeypatch):
