@@ -1,5 +1,6 @@
-"""What a proposal's targets go through when they come: they end where they would leave the workspace, and each is put
-within the joints' positions.
+"""What a proposal's targets go through when they come: those whose tool is outside the box or whose links are under the
+floor are brought to the wall, so that the arm slides along it; the path ends where it would leave the workspace all the
+same; and each target is put within the joints' positions.
 
 Whether they keep to the joints' velocity, acceleration and jerk is counted here, at the policy's own rate and by the
 function that held the policy to them in training. It is enforced at the driver's rate (real.safety.checks): going
@@ -20,6 +21,12 @@ from robolearn.arrays import clip
 from robolearn.limits import JointLimits, TargetState, limit_target
 
 Floats = NDArray[np.float64]
+SLIDE_M = SPARE_M + 0.003
+"""Room at the wall that targets are brought to: straight lines of the joints between two of them bend towards it."""
+SLIDES, ROUNDS = 32, 4
+"""Targets, the first of a chunk, that are brought to a wall; and steps of the way there."""
+TURN_M, DAMPING = 0.3, 0.01
+"""A radian of the tool counts as so many metres; of the least squares, in metres."""
 POSTURES = 32
 """Looked at on the way through a proposal's targets, at least one a target."""
 FINEST = 8
@@ -30,6 +37,35 @@ class Path(NamedTuple):
 
     times: Floats
     places: Floats
+
+
+def slide_along_the_walls(path: Path, start: Floats, body: Body) -> tuple[Path, list[Clip]]:
+    """Targets that are out of the box or under the floor, moved by damped least squares to where the tool is at the
+    wall (or as far out as it is at `start`, (J,)), with the orientation that was asked for."""
+    places, count = path.places.copy(), body.walls
+    allowed = np.minimum(body.room(start[None]).metres[0, :count], SLIDE_M)
+    clips: list[Clip] = []
+    for _ in range(ROUNDS):
+        metres = body.room(places[:SLIDES]).metres[:, :count]
+        lacks = np.maximum(allowed - metres, 0.0)
+        outside = np.flatnonzero((lacks > TOUCH_M).any(1))
+        if not len(outside):
+            break
+        if not clips:
+            first, worst = divmod(int(lacks.argmax()), count)
+            clips = [Clip(*body.name(worst), float(metres[first, worst]), SPARE_M)]
+        for row in outside.tolist():
+            places[row] += _shift(places[row], body.way_in(lacks[row]), body)
+    return Path(path.times, places), clips
+
+
+def _shift(place: Floats, metres: Floats, body: Body) -> Floats:
+    """The change of joints (J,) that moves the tool by (3,) and does not turn it, nearly."""
+    jacobian = body.jacobian(place)
+    jacobian[3:] *= TURN_M
+    wanted = np.concatenate((metres, np.zeros(3)))
+    change: Floats = jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + DAMPING**2 * np.eye(6), wanted)
+    return change
 
 
 def stay_in_the_workspace(path: Path, start: Floats, body: Body) -> tuple[Path, list[Clip]]:

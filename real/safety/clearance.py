@@ -14,6 +14,8 @@ from robolearn.spec import RobotSpec
 from robolearn.urdf import MOVABLE, Tree, read_joints
 
 Floats = NDArray[np.float64]
+NUDGE = 1e-6
+"""rad, for differences."""
 NEAR_M = 0.01
 """Where spheres are nearer than this, the shapes themselves are looked at."""
 
@@ -128,6 +130,26 @@ class Body:
     def tool(self, joint_pos: Floats) -> Floats:
         """Its frames (B, 4, 4) in postures (B, J)."""
         return self.tree.frames(joint_pos)[self._tool[0]] @ self._tool[1]
+
+    @property
+    def walls(self) -> int:
+        """The first so many columns of `Room.metres` are those of the box and the floor."""
+        return 6 + len(self._moving)
+
+    def way_in(self, lacks: Floats) -> Floats:
+        """Where to (3,) m the tool has to go for what is lacking (walls,) m to be there."""
+        way = lacks[:3] - lacks[3:6]
+        under = float(lacks[6:].max(initial=0.0))
+        way[2] = max(way[2], under) if under > 0.0 else way[2]
+        return way
+
+    def jacobian(self, joint_pos: Floats) -> Floats:
+        """(6, J) of the tool at joints (J,): m, then rad, in the base frame, for each rad."""
+        here, *moved = self.tool(np.concatenate((joint_pos[None], joint_pos + NUDGE * np.eye(len(joint_pos)))))
+        turns = [(there[:3, :3] @ here[:3, :3].T) / NUDGE for there in moved]
+        spins = [(turn[2, 1] - turn[1, 2], turn[0, 2] - turn[2, 0], turn[1, 0] - turn[0, 1]) for turn in turns]
+        shifts = [(there[:3, 3] - here[:3, 3]) / NUDGE for there in moved]
+        return np.concatenate((np.array(shifts).T, 0.5 * np.array(spins).T))
 
     def name(self, respect: int) -> tuple[str, str]:
         """The check that column `respect` of `Room.metres` belongs to, and what it is about."""

@@ -33,8 +33,10 @@ must not leap to an old target.
 
 Limits. What is in conflict is settled by order: the later check wins (real.safety.checks). Position, velocity, the
 tool's speed, the workspace's walls, the floor and the distance between links always hold, with the way to a standstill
-foreseen; acceleration and jerk give way where the tool's speed or a blocked arm (reference error) demand it. The
-workspace ends a path where it leaves: the arm does not slide along a wall. From outside a limit it can only come back.
+foreseen; acceleration and jerk give way where the tool's speed or a blocked arm (reference error) demand it. A target
+outside the box or under the floor is brought to the wall, with the orientation that was asked for: the arm slides along
+it. A path that leaves the workspace all the same, or that brings links together, ends there. From outside a limit it
+can only come back.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from real.safety.admission import Path, keep_joint_limits, stay_in_the_workspace
+from real.safety.admission import Path, keep_joint_limits, slide_along_the_walls, stay_in_the_workspace
 from real.safety.checks import STEP_CHECKS, Situation, Step
 from real.safety.clearance import Body, Room
 from real.safety.clips import Clip, Counters
@@ -161,10 +163,11 @@ class Guard:
         place = self._timeline.at(now_s)[0] if self._timeline is not None else self._last.position[0]
         due = due_times(len(targets), proposal.stamp_s, proposal.period_s, now_s)
         used = (due > now_s + 0.1 * proposal.period_s) & (due < now_s + self.limits.hold_after_s + proposal.period_s)
-        path, outside = stay_in_the_workspace(Path(due[used], targets[used]), place, self.body)
+        path, beyond = slide_along_the_walls(Path(due[used], targets[used]), place, self.body)
+        path, outside = stay_in_the_workspace(path, place, self.body)
         start = TargetState(place[None], self._last.velocity, self._last.acceleration)
         path, broken = keep_joint_limits(path, now_s, start, self._joint_limits, self.joints)
-        for clip in (*outside, *broken):
+        for clip in (*beyond, *outside, *broken):
             self._count(clip)
         self._timeline = Timeline([now_s, *path.times.tolist()], np.concatenate((place[None], path.places)))
         self._proposed_s, self._heard_s = proposal.stamp_s, now_s
