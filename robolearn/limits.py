@@ -175,7 +175,7 @@ def speed_share(braking: Array, wanted: Array, limit: float) -> Array:
     between them is at most the line between the two: it is a norm of what moves along a line."""
     xp = namespace(wanted)
     excess = wanted - limit
-    share = ((limit - braking) / (wanted - braking + (excess <= 0.0))).clip(0.0, 1.0)
+    share = ((limit - braking) / (wanted - braking + ((excess <= 0.0) | (wanted == braking)))).clip(0.0, 1.0)
     return xp.where(excess > 0.0, share, like(1.0, wanted))
 
 

@@ -32,7 +32,7 @@ from robolearn.errors import ConfigError
 
 SOURCE = "policy"
 REPORT_S = 1.0
-AGAIN_S = 1.0
+AGAIN_S = 0.2
 """After a refusal, where it shall start by itself."""
 
 

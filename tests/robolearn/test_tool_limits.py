@@ -103,3 +103,8 @@ def test_the_target_stays_near_the_measured_position():
     low, high = follow_bounds(last, measured, error, NUMPY, 0.1)
     np.testing.assert_allclose(low[:, 0], [-1.0, -2.0, -0.5])
     np.testing.assert_allclose(high[:, 0], [1.0, -2.0, 1.5])  # from outside: back, at the velocity limit
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_speed_that_braking_has_too_leaves_nothing_to_choose():
+    assert speed_share(np.array([2.0]), np.array([2.0]), 1.0).tolist() == [0.0]
