@@ -94,11 +94,10 @@ class Stack:
         return future.result()
 
     def fly(self, words: Sequence[str] = ()) -> None:
-        """All at work, the policy in authority."""
+        """All at work, the policy in authority; it asks again where a busy machine has let it be taken away."""
         self.start("twin", "guard", "policy", words=words)
         self.wait(lambda: self.states and self.heard["guard/state"])
-        self.wait(lambda: self.call("policy/start").success)
-        self.wait(lambda: self.state() == "active" and len(self.commands) > 10)
+        self.wait(lambda: self.call("policy/start").success and self.state() == "active" and len(self.commands) > 10)
 
     def still(self) -> bool:
         """Whether the last command stands."""
