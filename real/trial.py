@@ -79,9 +79,9 @@ class Stop:
 
 
 def record_fault(watcher: Watcher, start: Floats, goals: Sequence[Mapping[str, Sequence[float]]],
-                 strike: Callable[[], None]) -> Stop | None:  # fmt: skip
-    """What becomes of an arm that moves when `strike` is called: at the first of the goals on whose way it is fast;
-    None if it never was."""
+                 strike: Callable[[], None]) -> Stop:  # fmt: skip
+    """What becomes of an arm that moves when `strike` is called: at the first of the goals on whose way it is fast.
+    Raises TrialError if it never is."""
     for goal in goals:
         watcher.begin(start, goal)
         until = time.monotonic() + 2.0
@@ -92,7 +92,7 @@ def record_fault(watcher: Watcher, start: Floats, goals: Sequence[Mapping[str, S
                 strike()
                 watcher.stay(AFTER_S + 0.1)
                 return stop_of(watcher.heard, fault_s)
-    return None
+    raise TrialError(f"the arm never moved at {MOVING_RADPS:g} rad/s")
 
 
 def on_its_way(targets: Sequence[Motion]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +32,8 @@ class Deployed:
         self.rows: dict[str, Tensor] = {k: torch.tensor(v) for k, v in found["rows"].items()}
         self.latency_ms: list[float] = found["latency_ms"]
         self.stop: dict[str, Series] | None = found["stop"]
-        """None where the arm never moved fast enough for it."""
+        """None where there was none, and `not_killed` says why."""
+        self.not_killed: str = found["not_killed"]
         self.launch_code: int | None = found["launch_code"]
         self.held, self.repeated, self.state_ms = found["held"], found["repeated"], found["state_ms"]
         self.load: float = found["load"]
@@ -71,7 +73,7 @@ def _events(found: Deployed) -> str:
             "before it began), and processes that wait for a core are late."
         )
     if found.stop is None:
-        told += " The policy was not killed, for it never moved the arm fast enough for a stop to be seen."
+        told += f" There is no stop after a kill to be seen: {html.escape(found.not_killed)}."
     return told
 
 

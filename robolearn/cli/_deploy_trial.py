@@ -12,6 +12,7 @@ import subprocess
 import threading
 from contextlib import ExitStack, closing
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -155,12 +156,17 @@ class _Trial:
         return {name: rows[k].tolist() for name, rows in self.commands.items()}
 
     def _killed(self, watcher: Watcher, deploy: Launched) -> dict[str, Any]:
+        """What became of the arm, or why nothing did: the episodes are not lost with it."""
         from real.trial import record_fault
 
         goals = [self._goals(k) for k in range(len(self.starts))][:TRIES]
-        kill = lambda: os.kill(deploy.pid_of("policy"), signal.SIGKILL)  # noqa: E731
-        stop = record_fault(watcher, self.starts[0], goals, kill)
-        return {"stop": asdict(stop), "launch_code": deploy.wait()} if stop else {"stop": None, "launch_code": None}
+        kill = partial(os.kill, deploy.pid_of("policy"), signal.SIGKILL)
+        try:
+            stop = record_fault(watcher, self.starts[0], goals, kill)
+            return {"stop": asdict(stop), "launch_code": deploy.wait(), "not_killed": ""}
+        except UserError as error:
+            log.warning("%s: no stop was recorded: %s", self.title, error)
+            return {"stop": None, "launch_code": None, "not_killed": str(error)}
 
 
 class Launched:

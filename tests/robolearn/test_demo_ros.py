@@ -170,6 +170,7 @@ FOUND = {
     "latency_ms": [4.0, 5.0, 6.0],
     "stop": {"commanded": [[-0.1, 0.5], [0.06, 0.0]], "measured": [[-0.1, 0.4], [0.1, 0.2], [0.3, 0.01]]},
     "launch_code": 137,
+    "not_killed": "",
     "held": [1],
     "repeated": 0,
     "state_ms": 4.2,
@@ -191,6 +192,12 @@ def test_the_section_says_what_was_measured() -> None:
 def test_the_section_says_why_there_is_no_stop_and_that_the_machine_was_busy(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib")
     monkeypatch.setattr(_deploy_report, "usable_cores", lambda: 2)
-    deployed = _deploy_report.Deployed(FOUND | {"stop": None, "launch_code": None, "load": 7.9})
+    deployed = _deploy_report.Deployed(
+        FOUND | {"stop": None, "launch_code": None, "not_killed": "it stood", "load": 7.9}
+    )
     text = _deploy_report.section(deployed, summarize(deployed.rows), 50.0)
-    assert "not killed" in text and text.count("<svg") == 1 and "a load of 7.9 on 2 cores" in text
+    assert (
+        "no stop after a kill to be seen: it stood" in text
+        and text.count("<svg") == 1
+        and "a load of 7.9 on 2 cores" in text
+    )
