@@ -30,7 +30,7 @@ from torch import Tensor
 
 from benchmarks.deploy_stack import Stack
 from real.domain import own_domain
-from real.trial import Episode, LateError, run_episode
+from real.trial import Episode, run_episode
 from real.watcher import TrialError
 from robolearn.loops.log import Display
 
@@ -193,7 +193,7 @@ def _measured(stack: Stack, start: np.ndarray, goals: dict[str, list[float]], se
     for repeated in range(TRIES):
         try:
             return run_episode(stack, start, goals, seconds), repeated
-        except LateError as error:
+        except TrialError as error:
             late = error
     raise late
 
