@@ -373,20 +373,20 @@ def test_of_two_policies_none_gets_authority(stack):
 
 
 def test_of_two_robots_one_is_heard(stack):
-    """The second stands where the first began. Both do what they are told, but what is told follows the first."""
+    """The second stands where the first began, and says so: nothing is sent that would move either of them."""
     stack.start("twin", "guard")
     ready(stack)
-    owner, first = Owner(stack), arm_of(stack.states[-1])
-    owner.go(first + 0.4)
+    owner, there = Owner(stack), arm_of(stack.states[-1])
+    there[0] += 1.5
+    owner.go(there)
     stack.start("twin", called="second", words=["-r", "forward_position_controller/commands:=nothing"])
     sent = len(stack.commands)
-    stack.wait(lambda: owner.take() or owner.propose(first + 0.4) or "twin, twin" in stack.log("guard"))
+    stack.wait(lambda: owner.propose(there) or "twin, twin" in stack.log("guard"))
     for _ in range(100):
-        owner.take()
-        owner.propose(first + 0.4)
+        owner.propose(there)
     values = figures(stack, "guard")
     assert refused(values, "joint state: a joint jumped") > 5
-    assert abs(np.array([c.position for c in stack.commands[sent:]]) - first - 0.4).max() < 0.02
+    assert abs(np.array([c.position for c in stack.commands[sent:]]) - there).max() < 0.02
 
 
 # --- names that are none --------------------------------------------------------------------------------------
