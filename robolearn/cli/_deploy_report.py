@@ -69,8 +69,8 @@ def _events(found: Deployed) -> str:
         told += f" Repeated, for this machine was too busy to run or measure them in time: {_times(found.repeated)}."
     if found.load > BUSY * usable_cores():
         told += (
-            f" Other programs kept this machine busy meanwhile (a load of {found.load:.1f} on {usable_cores()} cores "
-            "before it began), and processes that wait for a core are late."
+            f" Other programs kept this machine busy meanwhile (a load of {found.load:.1f} on {usable_cores()} cores), "
+            "and processes that wait for a core are late."
         )
     if found.stop is None:
         told += f" There is no stop after a kill to be seen: {html.escape(found.not_killed)}."
