@@ -27,6 +27,10 @@ from real.connection import (
     WrenchStamped,
     stamp_of,
 )
+from real.link import Link
+from real.pipeline import Pipeline
+from real.site import read_site
+from robolearn import bundle
 from robolearn.robots.franka import FRANKA
 
 VANDAL = Path(__file__).parent / "vandal.py"
@@ -290,6 +294,20 @@ def test_measurements_that_cannot_be_leave_the_guard_where_it_is(stack):
     assert abs(np.array([c.position for c in stack.commands]) - first).max() < 0.06
 
 
+def test_a_target_that_no_guard_sends_is_no_reference(stack):
+    """A policy would start its next episode from there."""
+    node = ros.Node("learner")
+    site = read_site(node, "franka")
+    link = Link(node, site, Pipeline(bundle.load(stack.run).spec, site.robot), "env")
+    rest = FRANKA.of("default_joint_pos", JOINTS)
+    for bad in ([1e300, *rest[1:]], [-1e30, *rest[1:]], [float("nan"), *rest[1:]], rest[1:], [*rest, 0.0], []):
+        link._on_target(JointState(name=JOINTS, position=list(bad)))
+    link._on_target(JointState(name=JOINTS[::-1], position=list(rest)))
+    assert link.reference is None
+    link._on_target(JointState(name=JOINTS, position=list(rest)))
+    assert link.reference.tolist() == pytest.approx(rest)
+
+
 # --- lost, and there again ------------------------------------------------------------------------------------
 
 
@@ -326,10 +344,11 @@ def test_a_policy_that_was_lost_moves_nothing_when_it_comes_back_until_an_explic
     stack.said.clear()
     stack.start("policy")
     stack.wait(lambda: "/policy" in stack.said)
-    assert stands(stack, 2.0) and stack.state() == "stopped"
     stack.wait(
-        lambda: stack.call("policy/start").success and stack.state() == "active"
-    )  # once the lost one is forgotten
+        lambda: stack.node.count_publishers("guard/proposals/policy") == 1
+    )  # DDS forgets the lost one after 10 s
+    assert stands(stack, 2.0) and stack.state() == "stopped"
+    stack.wait(lambda: stack.call("policy/start").success and stack.state() == "active")
     assert "fault" not in stack.heard["guard/state"]
 
 
