@@ -19,6 +19,7 @@ from cyclonedds.internal import DDS
 
 log = logging.getLogger("ros.dds")
 MALFORMED = re.compile(r"deserialization (?P<topic>\S+)/[^\s/]+ failed")
+PACKET, PACKETS = "malformed packet received", "DDS's ports"
 NUMBERS = re.compile(r"[0-9a-f]*\d[0-9a-f]*")
 KINDS = 100  # remembered; later ones are not logged
 ROOM = 2**20  # bytes, after which what has been read is freed
@@ -50,8 +51,8 @@ class Complaints:
 
     def _line(self, line: str) -> None:
         found, kind = MALFORMED.search(line), NUMBERS.sub("#", line)
-        if found:
-            kind = found["topic"]
+        if found or PACKET in line:
+            kind = found["topic"] if found else PACKETS
             self.malformed[kind] += 1
             line = f"a malformed message on {kind} was dropped; further ones are only counted"
         if kind not in self._kinds and len(self._kinds) < KINDS:

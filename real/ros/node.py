@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from real.ros import dds
 from real.ros.clock import Clock, Time
+from real.ros.complaints import PACKETS
 from real.ros.context import context
 from real.ros.graph import TOPIC, EndpointInfo
 from real.ros.log import Logger
@@ -193,8 +194,9 @@ class Node:
     def malformed(self) -> dict[str, int]:
         """How many messages were dropped as none of their type, by topic and service. Under rclpy: nothing."""
         self.context.complaints.poll()
-        count = self.context.graph.malformed + self.context.complaints.malformed[TOPIC]
-        found = {TOPIC: count} if count else {}
+        complaints = self.context.complaints.malformed
+        counts = {TOPIC: self.context.graph.malformed + complaints[TOPIC], PACKETS: complaints[PACKETS]}
+        found = {name: count for name, count in counts.items() if count}
         for entity in self._entities:
             if count := getattr(entity, "malformed", 0):
                 name = entity.topic_name if isinstance(entity, Subscription) else entity.srv_name

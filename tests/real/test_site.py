@@ -45,5 +45,5 @@ def test_a_limit_that_is_set_later_is_refused_rather_than_ignored(site_of):
     node, site = site_of("limits.tool_speed_mps:=0.25")
     assert site.profile.limits.tool_speed_mps == 0.25
     (answer,) = node.set_parameters([ros.Parameter("limits.tool_speed_mps", value=0.1)])
-    assert not answer.successful and "cannot be changed" in answer.reason
+    assert not answer.successful and answer.reason
     assert node.get_parameter("limits.tool_speed_mps").value == 0.25

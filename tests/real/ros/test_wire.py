@@ -135,7 +135,7 @@ def test_malformed_discovery_info_is_ignored(make_node, spawn, until, capfd):
     assert node.malformed()["ros_discovery_info"] > 400
 
 
-def test_rubbish_on_its_ports_does_not_harm_a_node(make_node, domain, until):
+def test_rubbish_on_its_ports_does_not_harm_a_node(make_node, domain, until, capfd):
     node, got, g = make_node("strong"), [], random.Random(8)
     node.create_subscription(ros.interface("std_msgs/msg/String"), "open", got.append, 10)
     publisher = node.create_publisher(ros.interface("std_msgs/msg/String"), "open", 10)
@@ -148,3 +148,5 @@ def test_rubbish_on_its_ports_does_not_harm_a_node(make_node, domain, until):
         lambda: got,
         lambda: (publisher.publish(ros.interface("std_msgs/msg/String")()), ros.spin_once(node, timeout_sec=0.1)),
     )
+    assert node.malformed()["DDS's ports"] > 1000
+    assert capfd.readouterr().err.count("\n") < 5
