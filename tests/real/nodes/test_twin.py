@@ -93,3 +93,12 @@ def test_a_line_loses_its_share():
 def test_an_impossible_line_is_refused(bad):
     with pytest.raises(ConfigError, match="loss in"):
         Line(*bad, seed=0)
+
+
+def test_it_stands_within_the_ends_of_its_joints_only(arm):
+    robot, upper = arm(), FRANKA.of("upper", FRANKA.joint_names)
+    assert robot.can_stand(REST) and robot.can_stand(torch.tensor(upper))
+    for wrong in (float("nan"), 1e30, float("-inf"), upper[0] + 0.01):
+        at = REST.clone()
+        at[0] = wrong
+        assert not robot.can_stand(at)
