@@ -1,8 +1,12 @@
 """Headless rendering, threads, and skips, with the reason, for what this machine lacks."""
 
+import fcntl
 import os
+import tempfile
+from collections.abc import Iterator
 from ctypes.util import find_library
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -61,3 +65,11 @@ LACKS = {
     "ros": lacks_ros,
     "hardware": lacks_hardware,
 }
+
+
+@pytest.fixture
+def one_at_a_time() -> Iterator[None]:
+    """For tests whose processes have to keep real time together: the processors are theirs, as far as our tests go."""
+    with open(Path(tempfile.gettempdir()) / "robolearn-test-real-time", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

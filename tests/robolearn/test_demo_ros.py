@@ -47,6 +47,9 @@ def processes(folder: Path) -> list[int]:
     return [int(pid) for log in folder.glob("ros2_*.log") for pid in STARTED.findall(log.read_text())]
 
 
+pytestmark = pytest.mark.usefixtures("one_at_a_time")
+
+
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A demo's folder with everything but the trial, film and export by name only; its policy pushes all joints one

@@ -142,7 +142,9 @@ def reacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def stack(domain: int, tmp_path: Path, until: Callable[..., None], reacher: Path) -> Iterator[Stack]:
+def stack(
+    one_at_a_time: None, domain: int, tmp_path: Path, until: Callable[..., None], reacher: Path
+) -> Iterator[Stack]:
     made = Stack(tmp_path, reacher, until)
     yield made
     made.close()
