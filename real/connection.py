@@ -22,6 +22,7 @@ BACK_S = 0.1
 BEYOND, TOO_FAST, NOISE = 0.2, 10.0, 0.02
 """rad or m beyond a joint's end, times its speed limit, and rad or m that a measurement may be off: one that says more,
 or is further from the last than that speed leads, is none. So of two robots on one topic one is heard."""
+NO_NUMBER = "a number is not finite"
 LONGEST_TEXT = 60
 
 Header = ros.interface("std_msgs/msg/Header")
@@ -75,8 +76,9 @@ class JointReader:
         self._robot, self._future_s = robot, future_s
         self._column = {wire_names.get(n, n): i for i, n in enumerate(robot.joint_names)}
         self._needed = self.columns(robot.arm_joints)
-        self._ends = [np.array(robot.of(n, robot.joint_names)) for n in ("lower", "upper")]
-        self._fastest = np.array(robot.of("velocity_limit", robot.joint_names))
+        self._lower = np.array(robot.of("lower", robot.joint_names)) - BEYOND
+        self._upper = np.array(robot.of("upper", robot.joint_names)) + BEYOND
+        self._fastest = TOO_FAST * np.array(robot.of("velocity_limit", robot.joint_names))
         rest = np.array(robot.default_joint_pos)
         self.latest = Reading(-math.inf, rest, np.zeros_like(rest), np.zeros_like(rest))
         self._stamps, self._now_s = np.full(len(rest), -math.inf), -math.inf
@@ -95,13 +97,13 @@ class JointReader:
         if now_s < self._now_s - BACK_S:
             self._stamps[:] = -math.inf  # the clock went back: all that comes would be older than these
         self._now_s = now_s
-        reason = self._why_not(message, now_s)
+        ks = [k for k, name in enumerate(message.name) if name in self._column]
+        ids = [self._column[message.name[k]] for k in ks]
+        reason = _misshapen(message) or self._nonsense(message, now_s, ks, ids)
         if reason:
             self.refused[reason] = self.refused.get(reason, 0) + 1
             return False
         stamp = seconds(message.header.stamp)
-        pairs = [(k, self._column[n]) for k, n in enumerate(message.name) if n in self._column]
-        ks, ids = (list(part) for part in zip(*pairs, strict=True))
         old = self.latest
         new = Reading(old.stamp_s, old.position.copy(), old.velocity.copy(), old.effort.copy())
         for values, into in ((message.position, new.position), (message.velocity, new.velocity),
@@ -114,31 +116,32 @@ class JointReader:
         self.latest = new
         return True
 
-    def _why_not(self, message: Any, now_s: float) -> str:
-        n, stamp = len(message.name), seconds(message.header.stamp)
-        if len(message.position) != n or any(len(v) not in (0, n) for v in (message.velocity, message.effort)):
-            return "its arrays differ in length"
-        if len(set(message.name)) != n:
-            return "a joint is named twice"
-        ks = [k for k, name in enumerate(message.name) if name in self._column]
-        ids = [self._column[message.name[k]] for k in ks]
+    def _nonsense(self, message: Any, now_s: float, ks: list[int], ids: list[int]) -> str:
+        """What is wrong with the joints of these places in the message, and columns here; or nothing."""
         if not ids:
             return "none of its joints is the robot's"
-        for values in (message.position, message.velocity):
-            if len(values) and not np.isfinite(np.asarray(values, dtype=np.float64)[ks]).all():
-                return "a number is not finite"
-        at = np.asarray(message.position, dtype=np.float64)[ks]
-        if ((at < self._ends[0][ids] - BEYOND) | (at > self._ends[1][ids] + BEYOND)).any():
-            return "a joint is where it cannot be"
-        if len(message.velocity) and (abs(np.asarray(message.velocity)[ks]) > TOO_FAST * self._fastest[ids]).any():
-            return "a joint is faster than it can be"
+        at, fastest, stamp = np.asarray(message.position)[ks], self._fastest[ids], seconds(message.header.stamp)
+        if not ((at >= self._lower[ids]) & (at <= self._upper[ids])).all():  # NaN too
+            return "a joint is where it cannot be" if np.isfinite(at).all() else NO_NUMBER
+        if len(message.velocity):
+            speed = abs(np.asarray(message.velocity)[ks])
+            if not (speed <= fastest).all():
+                return "a joint is faster than it can be" if np.isfinite(speed).all() else NO_NUMBER
         if math.isnan(stamp):
             return "its stamp is none"
         if stamp > now_s + self._future_s:
             return "its stamp lies in the future"
-        if stamp <= self._stamps[ids].max():
+        last = self._stamps[ids]
+        if stamp <= last.max():
             return "its stamp is not newer than the last"
-        way = NOISE + TOO_FAST * self._fastest[ids] * (stamp - self._stamps[ids])
-        if (abs(at - self.latest.position[ids]) > way).any():
+        if (abs(at - self.latest.position[ids]) > NOISE + fastest * (stamp - last)).any():
             return "a joint jumped: is this another robot's?"
         return ""
+
+
+def _misshapen(message: Any) -> str:
+    """What is wrong with a JointState whoever's it is, or nothing."""
+    n = len(message.name)
+    if len(message.position) != n or any(len(v) not in (0, n) for v in (message.velocity, message.effort)):
+        return "its arrays differ in length"
+    return "a joint is named twice" if len(set(message.name)) != n else ""
