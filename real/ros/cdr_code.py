@@ -1,4 +1,4 @@
-"""CDR compiled for each type: nested messages inline, neighbouring numbers in one call with what is between them."""
+"""CDR compiled for each type: nested messages inline, neighbouring numbers in one call, neighbouring texts in one."""
 
 from __future__ import annotations
 
@@ -13,29 +13,36 @@ from rosbags.interfaces import Nodetype
 from real.ros.cdr_values import (
     DTYPES,
     FORMATS,
+    REMEMBERED,
     array,
     counted,
     flag,
     items,
+    recent_texts,
+    remember,
     sequence,
     string,
     strings,
-    text,
     texts,
     wrong,
 )
 from real.ros.definitions import DUMMY, FIELDS
 
 NAMES: dict[str, Any] = {
-    f.__name__: f for f in (array, flag, sequence, text, texts, items, wrong, counted, string, strings)
-} | {"ZEROS": tuple(bytes(n) for n in range(8)), "new": object.__new__, "frombuffer": np.frombuffer}
+    f.__name__: f for f in (array, counted, flag, items, remember, sequence, string, strings, texts, wrong)
+} | {
+    "recent_texts": recent_texts,
+    "ZEROS": tuple(bytes(n) for n in range(8)),
+    "new": object.__new__,
+    "frombuffer": np.frombuffer,
+}
 
 
 class _Code:
     """Lines of a function and the names that they use.
 
-    Numbers wait for their neighbours, until `flush` makes one call of them. The position behind them is `offset`
-    modulo `known`: padding is worked out here where that says enough, and by the function (`pad`) where not.
+    Numbers wait for their neighbours, and so do texts, until `flush` makes one call of them. The position behind them
+    is `offset` modulo `known`: padding is worked out here where that says enough, else by the function (`pad`).
     """
 
     pad, call, of_struct = "", "", ""
@@ -43,6 +50,7 @@ class _Code:
     def __init__(self, head: str):
         self.lines, self.names, self.depth = [head], dict(NAMES), 1
         self.known, self.offset, self.form, self.values = 8, 0, "", list[str]()
+        self.texts: list[tuple[str, bool, Any]] = []
 
     def add(self, *lines: str) -> None:
         self.flush()
@@ -68,7 +76,16 @@ class _Code:
         self.form, self.offset = self.form + FORMATS[base], self.offset + size
         self.values.append(value)
 
+    def text(self, value: str, many: bool = False, how: Any = None) -> None:
+        if not self.texts:
+            self.align(4)
+            self.flush()
+        self.texts.append((value, many, how))
+        self.moved(1)
+
     def align(self, size: int) -> None:
+        if self.texts or size > self.known:
+            self.flush()
         if size > self.known:
             self.add(self.pad.format(size - 1))
             self.known, self.offset = size, 0
@@ -80,6 +97,12 @@ class _Code:
             packed = struct.Struct(f"<{self.form}")
             values, self.form, self.values = ", ".join(self.values), "", []
             self.declare(self.call.format(self.name(getattr(packed, self.of_struct)), values, packed.size))
+        if self.texts:
+            texts, self.texts = self.texts, []
+            self.call_texts(texts)
+
+    def call_texts(self, texts: list[tuple[str, bool, Any]]) -> None:
+        raise NotImplementedError
 
     def moved(self, known: int) -> None:
         """By what is not known: to a multiple of `known`."""
@@ -94,9 +117,29 @@ class _Code:
 class _Writing(_Code):
     pad, call, of_struct = "out += ZEROS[(4 - len(out)) & {}]", "out += {}({})", "pack"
 
+    def call_texts(self, texts: list[tuple[str, bool, Any]]) -> None:
+        values = "".join(f"{value}, " for value, _, _ in texts)
+        size = " + ".join(f"len({value})" for value, many, _ in texts if not many)
+        call = f"(recent_texts if {size} <= {REMEMBERED} else texts)" if size else "recent_texts"
+        self.declare(f"out += {call}(({values}), {self.name(tuple(how for _, _, how in texts))})")
+
 
 class _Reading(_Code):
     pad, call, of_struct = "p += (4 - p) & {}", "[{1}] = {0}(b, p); p += {2}", "unpack_from"
+
+    def call_texts(self, texts: list[tuple[str, bool, Any]]) -> None:
+        """Names rarely change: what comes as it came last is not read again. But in lists, where others came last."""
+        found, spare, read = [self.name(None) for _ in texts], "most", []
+        for name, (_, many, _) in zip(found, texts, strict=True):
+            read.append(f"{name}, p = strings(b, p, {spare})" if many else f"{name}, p = string(b, p)")
+            spare += f" - len({name})" if many else ""
+        if self.depth == 1:
+            names, last = ", ".join(found), self.name([(), *(None for _ in texts)])  # nothing begins with ()
+            read = [f" {line}" for line in ("start = p", *read, f"remember({last}, b, start, p, {names})")]
+            read = [f"last, {names} = {last}", "if b.startswith(last, p): p += len(last)", "else:", *read]
+        self.declare(*read)
+        for name, (value, many, _) in zip(found, texts, strict=True):
+            self.declare(f"{value} = {name}.copy(); most -= len({name})" if many else f"{value} = {name}")
 
 
 @cache
@@ -122,9 +165,7 @@ def _write(value: str, desc: Any, code: _Code) -> None:
     elif kind != Nodetype.BASE:
         _write_many(value, inner[0], kind == Nodetype.SEQUENCE, inner[1], code)
     elif inner[0] == "string":
-        code.align(4)
-        code.add(f"out += text({value}, {inner[1]})")
-        code.moved(1)
+        code.text(value, how=(None, inner[1]))
     else:
         code.number(inner[0], f"flag({value})" if inner[0] == "bool" else value)
 
@@ -139,19 +180,21 @@ def _write_many(value: str, element: Any, counts: bool, limit: int, code: _Code)
         code.add(write if counts else f"out += array({value}, {base!r}, {limit})")
         code.moved(min(size, 4) if counts else size)
         return
-    code.declare(f"v = items({value}, {f'0, {limit}' if counts else f'{limit}, 0'})")
+    listed = f"items({value}, {f'0, {limit}' if counts else f'{limit}, 0'})"
+    if counts and not limit:
+        listed = f"{value} if {value}.__class__ is list else {listed}"
     if element[0] == Nodetype.BASE:
-        code.align(4)
-        code.add(f"out += texts(tuple(v), {counts}, {element[1][1]})")
-    else:
-        if counts:
-            code.number("uint32", "len(v)")
-        code.add(f"for {(each := code.name(None))} in v:")
-        code.depth += 1
-        code.moved(1)
-        _write_message(each, element[1], code)
-        code.flush()
-        code.depth -= 1
+        code.text(f"tuple({listed})", True, (counts, element[1][1]))
+        return
+    code.declare(f"v = {listed}")
+    if counts:
+        code.number("uint32", "len(v)")
+    code.add(f"for {(each := code.name(None))} in v:")
+    code.depth += 1
+    code.moved(1)
+    _write_message(each, element[1], code)
+    code.flush()
+    code.depth -= 1
     code.moved(1)
 
 
@@ -179,9 +222,7 @@ def _read(target: str, desc: Any, code: _Code) -> None:
     elif kind != Nodetype.BASE:
         _read_many(target, inner[0], kind == Nodetype.SEQUENCE, inner[1], code)
     elif inner[0] == "string":
-        code.number("uint32", "k")
-        code.add(f"{target} = string(b[p:p + k]); p += k")
-        code.moved(1)
+        code.text(target)
     else:
         code.number(inner[0], target)
 
@@ -189,15 +230,7 @@ def _read(target: str, desc: Any, code: _Code) -> None:
 def _read_many(target: str, element: Any, counts: bool, length: int, code: _Code) -> None:
     base = element[1][0]
     if counts and element == (Nodetype.BASE, ("string", 0)):
-        code.align(4)
-        memory = code.name([(), []])  # the last one's bytes, which nothing begins with at first, and what they say
-        code.add(
-            f"last, known = {memory}",
-            f"if b.startswith(last, p): {target} = known.copy(); p += len(last)",
-            f"else: {target}, p = strings(b, p, {memory}, most)",
-            f"most -= len({target})",
-        )
-        code.moved(1)
+        code.text(target, many=True)
         return
     if counts:
         code.number("uint32", "n")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
 
 SHORT = 64  # items, up to which struct is faster than numpy, and a copy than a view
 OCTETS = ("bool", "byte")  # which struct would take for more than they are
-REMEMBERED = 256
+REMEMBERED = 1024
 """Characters or bytes of text up to which it is: names of joints and frames come again with every message."""
+COUNT = struct.Struct("<I")
 FORMATS = {
     "bool": "?", "byte": "c", "char": "B", "int8": "b", "uint8": "B", "int16": "h", "uint16": "H", "int32": "i",
     "uint32": "I", "int64": "q", "uint64": "Q", "float32": "f", "float64": "d",
@@ -24,12 +25,12 @@ class MalformedError(ValueError):
     """Bytes that are no message of the type."""
 
 
-@lru_cache(1024)
+@cache
 def packer(base: str, count: int) -> Callable[..., bytes]:
     return struct.Struct(f"<{count}{FORMATS[base]}").pack
 
 
-@lru_cache(1024)
+@cache
 def counting_packer(base: str, count: int, padding: int) -> Callable[..., bytes]:
     return struct.Struct(f"<I{padding}x{count}{FORMATS[base]}").pack
 
@@ -39,10 +40,10 @@ def sequence(out: bytearray, value: Any, base: str, wide: int, bound: int) -> No
     padding behind the count, else 0."""
     count = len(value)
     padding = len(out) & wide if count else 0
-    short = count < SHORT and not 0 < bound < count
-    if short and type(value) in (list, tuple) and base not in OCTETS:
+    kind = type(value) if count < SHORT and not 0 < bound < count else None
+    if (kind is list or kind is tuple) and base not in OCTETS:
         out += counting_packer(base, count, padding)(count, *value)
-    elif short and type(value) is np.ndarray and value.dtype is DTYPES[base] and value.ndim == 1:
+    elif kind is np.ndarray and value.dtype is DTYPES[base] and value.ndim == 1:
         out += counting_packer(base, 0, padding)(count)
         out += value.tobytes()
     else:
@@ -94,8 +95,26 @@ def flag(value: Any) -> bool:
     return bool(value)
 
 
-def text(value: str, bound: int) -> bytes:
-    return _short_text(value, bound) if len(value) <= REMEMBERED else _text(value, bound)
+def items(value: Any, length: int, bound: int) -> Any:
+    """A list of messages or strings, if it is one and of the right length."""
+    if isinstance(value, str | bytes) or (length and len(value) != length) or (bound and len(value) > bound):
+        raise ValueError(f"{type(value).__name__} of {len(value)}, list of {length or bound or 'any number'} expected")
+    return value
+
+
+def texts(values: tuple[Any, ...], how: tuple[tuple[bool | None, int], ...]) -> bytes:
+    """Texts, and tuples of texts, from a position that is a multiple of 4 on. `how`: whether a tuple is counted, None
+    for a text; and the most bytes of a text, 0 for any number."""
+    out = bytearray()
+    for value, (counts, bound) in zip(values, how, strict=True):
+        if counts:
+            out += bytes(-len(out) & 3) + COUNT.pack(len(value))
+        for text in (value,) if counts is None else value:
+            out += bytes(-len(out) & 3) + _text(text, bound)
+    return bytes(out)
+
+
+recent_texts = lru_cache(1024)(texts)
 
 
 def _text(value: str, bound: int) -> bytes:
@@ -104,26 +123,7 @@ def _text(value: str, bound: int) -> bytes:
         raise ValueError(f"{len(encoded)} bytes of text, at most {bound} allowed")
     if b"\0" in encoded:
         raise ValueError("text with a zero byte, which ends it on the wire")
-    return struct.pack("<I", len(encoded) + 1) + encoded + b"\0"
-
-
-_short_text = lru_cache(1024)(_text)
-
-
-def items(value: Any, length: int, bound: int) -> Any:
-    """A list of messages or strings, if it is one and of the right length."""
-    if isinstance(value, str | bytes) or (length and len(value) != length) or (bound and len(value) > bound):
-        raise ValueError(f"{type(value).__name__} of {len(value)}, list of {length or bound or 'any number'} expected")
-    return value
-
-
-@lru_cache(1024)
-def texts(values: tuple[str, ...], counts: bool, bound: int) -> bytes:
-    """All of them, counted or not, from a position that is a multiple of 4 on."""
-    out = bytearray(struct.pack("<I", len(values)) if counts else b"")
-    for value in values:
-        out += bytes(-len(out) & 3) + text(value, bound)
-    return bytes(out)
+    return COUNT.pack(len(encoded) + 1) + encoded + b"\0"
 
 
 def wrong(value: Any, type_name: str) -> TypeError:
@@ -139,30 +139,30 @@ def counted(count: int, left: int, spare: int) -> range:
     return range(count)
 
 
-def string(data: bytes) -> str:
-    return _short_string(data) if len(data) <= REMEMBERED else _string(data)
-
-
-def _string(data: bytes) -> str:
-    if not data or data[-1]:
+def string(data: bytes, at: int) -> tuple[str, int]:
+    """A text and the position behind it."""
+    at += -at & 3
+    end = at + 4 + COUNT.unpack_from(data, at)[0]
+    text = data[at + 4 : end]
+    if not text or text[-1]:
         raise MalformedError("text without a zero byte behind it")
-    if 0 in data[:-1]:
+    if 0 in text[:-1]:
         raise MalformedError("text with a zero byte within, which nobody could pass on")
-    return str(data[:-1], "utf-8")
+    return str(text[:-1], "utf-8"), end
 
 
-_short_string = lru_cache(1024)(_string)
+def strings(data: bytes, at: int, most: int) -> tuple[list[str], int]:
+    """A sequence of texts and the position behind it."""
+    at += -at & 3
+    (count,) = COUNT.unpack_from(data, at)
+    values, at = [], at + 4
+    for _ in counted(count, len(data) - at, most - count):
+        value, at = string(data, at)
+        values.append(value)
+    return values, at
 
 
-def strings(data: bytes, at: int, memory: list[Any], most: int) -> tuple[list[str], int]:
-    """A sequence of strings and the position behind it; `memory` is to hold it: names rarely change."""
-    (count,) = struct.unpack_from("<I", data, at)
-    position, values = at + 4, []
-    for _ in counted(count, len(data) - position, most - count):
-        position += (4 - position) & 3
-        (length,) = struct.unpack_from("<I", data, position)
-        values.append(string(data[position + 4 : position + 4 + length]))
-        position += 4 + length
-    if position <= len(data):
-        memory[:] = data[at:position], values.copy()
-    return values, position
+def remember(memory: list[Any], data: bytes, start: int, end: int, *values: Any) -> None:
+    """For who reads the same bytes again."""
+    if start < end <= min(len(data), start + REMEMBERED):
+        memory[:] = data[start:end], *values

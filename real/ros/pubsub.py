@@ -27,6 +27,7 @@ class Publisher:
 
     def __init__(self, node: Node, type_name: str, topic_name: str, qos: QoSProfile):
         self.msg_type, self.topic_name, self.qos_profile, self._node = type_name, topic_name, qos, node
+        self._encode = cdr.encoder(type_name)
         self.writer = dds.Writer(
             node.context.participant, f"rt{topic_name}", dds.announced_type(type_name), qos.to_dds(typehash(type_name))
         )
@@ -34,7 +35,7 @@ class Publisher:
 
     def publish(self, message: Any) -> None:
         """TypeError or ValueError, with the field's name, for what the type cannot hold."""
-        self.writer.write(cdr.encode(message, self.msg_type))
+        self.writer.write(self._encode(message, b""))
 
     def get_subscription_count(self) -> int:
         status: dds_c_t.publication_matched_status = self.writer.entity.get_publication_matched_status()
@@ -48,7 +49,8 @@ class Inlet:
     """What reads from a topic: decodes, hands over, counts and drops what cannot be decoded."""
 
     def __init__(self, node: Node, dds_topic: str, type_name: str, qos: QoSProfile, user_data: str, skip: int = 0):
-        self.node, self.type_name, self.dds_topic, self.skip = node, type_name, dds_topic, skip
+        self.node, self.type_name, self.dds_topic = node, type_name, dds_topic
+        self._decode = cdr.decoder(type_name, skip)
         kind = dds.announced_type(type_name, service=skip > 0)
         self.reader = dds.Reader(node.context.participant, dds_topic, kind, qos.to_dds(user_data))
         self._undecoded = 0
@@ -66,7 +68,7 @@ class Inlet:
         while (taken := self.reader.take()) is not None:
             data, info = taken
             try:
-                return cdr.decode(data, self.type_name, self.skip), data, info
+                return self._decode(data), data, info
             except cdr.MalformedError as error:
                 self._undecoded += 1
                 if self._undecoded == 1:

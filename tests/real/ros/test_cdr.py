@@ -176,6 +176,26 @@ def test_long_lists_within_lists_are_added_up():
         cdr.decode(bytes(cdr.encode(many, many.TYPE)), many.TYPE)
 
 
+def test_names_that_came_before_are_the_receivers_own_and_others_are_read():
+    state = interface("sensor_msgs/msg/JointState")
+    for frame, names in (("base", ["a", "bc"]), ("base", ["a", "bc"]), ("other", ["a", "bc"]), ("other", ["d"])):
+        sent = state(name=names, position=[1.0] * len(names))
+        sent.header.frame_id = frame
+        got = cdr.decode(bytes(cdr.encode(sent, state.TYPE)), state.TYPE)
+        assert (got.header.frame_id, got.name, list(got.position)) == (frame, names, [1.0] * len(names))
+        got.name.append("mine")
+
+
+def test_texts_between_numbers_are_padded_as_they_end():
+    log = interface("rcl_interfaces/msg/Log")(level=10, name="ab", msg="", file="abc", function="f", line=7)
+    want = HEADER + bytes.fromhex(
+        "00000000 00000000 0a 000000"  # stamp, level, padding
+        "03000000 616200 00 01000000 00 000000 04000000 61626300 02000000 6600 0000"  # four texts
+        "07000000"
+    )
+    assert cdr.encode(log, log.TYPE) == want and cdr.decode(want, log.TYPE) == log
+
+
 def test_long_texts_are_not_remembered():
     string = interface("std_msgs/msg/String")
     tracemalloc.start()
