@@ -13,6 +13,7 @@ rise after that is an error.
 from __future__ import annotations
 
 import itertools
+import logging
 import random
 import signal
 import time
@@ -28,7 +29,10 @@ from real.connection import JointTrajectory, JointTrajectoryPoint, duration_of
 from real.watcher import Motion, TrialError
 from robolearn.limits import JointLimits, TargetState, velocity_bounds
 
+log = logging.getLogger(__name__)
+
 LATEST_S = 0.1
+TRIES = 3
 FAST_RADPS = 0.2
 """Of the fastest joint when the fault comes, at least."""
 NOTHING_RADPS = 1e-5
@@ -210,7 +214,15 @@ def stops(folder: Path, run: str, times: int, note: Callable[[str, int], None]) 
 
 
 def _noted(fault: Callable[[Stack], Any], stack: Stack, k: int, name: str, note: Callable[[str, int], None]) -> Any:
-    found = fault(stack)
+    """A fault, tried again where a busy machine stopped the arm, or slowed it down, before it."""
+    for left in reversed(range(TRIES)):
+        try:
+            found = fault(stack)
+            break
+        except TrialError as error:
+            if not left:
+                raise
+            log.info("%s: once more, %s", name, error)
     note(name, k + 1)
     return found
 
