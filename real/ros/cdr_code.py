@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -38,7 +39,7 @@ NAMES: dict[str, Any] = {
 }
 
 
-class _Code:
+class _Code(ABC):
     """Lines of a function and the names that they use.
 
     Numbers wait for their neighbours, and so do texts, until `flush` makes one call of them. The position behind them
@@ -101,8 +102,9 @@ class _Code:
             texts, self.texts = self.texts, []
             self.call_texts(texts)
 
+    @abstractmethod
     def call_texts(self, texts: list[tuple[str, bool, Any]]) -> None:
-        raise NotImplementedError
+        """For texts (where, whether a sequence of them, how to write it) behind one another."""
 
     def moved(self, known: int) -> None:
         """By what is not known: to a multiple of `known`."""
