@@ -1,5 +1,6 @@
 """Twin, guard and policy as processes of their own over DDS: who may move the arm, and what stops it."""
 
+import re
 import signal
 
 import pytest
@@ -58,7 +59,7 @@ def test_a_second_publisher_on_the_command_topic_is_an_emergency(stack):
     stack.fly()
     stack.node.create_publisher(Numbers, "forward_position_controller/commands", NEWEST)
     stack.wait(lambda: stack.state() == "fault")
-    assert "watcher publishes on" in (stack.folder / "guard.log").read_text()
+    assert re.search("(watcher|_NODE_NAME_UNKNOWN_) publishes on", stack.log("guard"))  # its name may come later
 
 
 def test_a_second_node_that_proposes_as_the_owner_is_an_emergency(stack):
