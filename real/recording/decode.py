@@ -7,39 +7,39 @@ from collections.abc import Collection
 from typing import Any
 
 import numpy as np
-from rosbags.serde import SerdeError
-from rosbags.typesys import Stores, TypesysError, get_types_from_idl, get_types_from_msg, get_typestore
 
 from real.recording.topic import Topic
+from robolearn import optional
 from robolearn.errors import ConfigError, unknown
 
+serde, typesys = (optional.load(f"rosbags.{name}", "ros") for name in ("serde", "typesys"))
 SEPARATOR = "=" * 80 + "\n"
 STEP = re.compile(r"(?P<name>[A-Za-z]\w*)(?P<indices>(\[\d+\])*)")
-WRONG = (SerdeError, ValueError, IndexError, TypeError, OverflowError, MemoryError, AttributeError)
+WRONG = (serde.SerdeError, ValueError, IndexError, TypeError, OverflowError, MemoryError, AttributeError)
 
 
 class Decoder:
     def __init__(self, topics: Collection[Topic]):
-        self._store = get_typestore(Stores.EMPTY)
-        self._standard = get_typestore(Stores.ROS2_JAZZY)
+        self._store = typesys.get_typestore(typesys.Stores.EMPTY)
+        self._standard = typesys.get_typestore(typesys.Stores.ROS2_JAZZY)
         self.unknown: dict[str, str] = {}
         """Types that cannot be decoded -> why."""
         for topic in {t.type: t for t in topics}.values():
             try:
                 self._register(topic)
-            except (TypesysError, KeyError, AssertionError, ValueError) as error:
+            except (typesys.TypesysError, KeyError, AssertionError, ValueError) as error:
                 self.unknown[topic.type] = " ".join(str(error).split())[:200] or type(error).__name__
 
     def _register(self, topic: Topic) -> None:
         if topic.definition and topic.encoding == "ros2msg":
-            found = get_types_from_msg(topic.definition, topic.type)
+            found = typesys.get_types_from_msg(topic.definition, topic.type)
         elif topic.definition:
             parts = topic.definition.split(SEPARATOR)
             texts = [part.partition("\n")[2] for part in parts[1:]] if len(parts) > 1 else parts
-            found = {name: fields for text in texts for name, fields in get_types_from_idl(text).items()}
+            found = {name: fields for text in texts for name, fields in typesys.get_types_from_idl(text).items()}
         elif topic.type in self._standard.fielddefs:
             text, _ = self._standard.generate_msgdef(topic.type, ros_version=2)  # from before bags held definitions
-            found = get_types_from_msg(text, topic.type)
+            found = typesys.get_types_from_msg(text, topic.type)
         else:
             raise ValueError("the bag holds no definition of it, and it is none of the standard ones")
         self._store.register(found)

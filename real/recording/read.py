@@ -136,13 +136,13 @@ def _opened(path: Path, files: list[Path], metadata: dict[str, Any] | None) -> R
 
 def _files(folder: Path) -> list[Path]:
     """Of the kind that there are most of, in the order of their numbers."""
-    kinds = [[file for file in folder.iterdir() if file.suffix == suffix] for suffix in READERS]
+    mcap, sqlite = ([file for file in folder.iterdir() if file.suffix == suffix] for suffix in READERS)
 
     def number(file: Path) -> tuple[int, str]:
         found = NUMBER.search(file.stem)
         return int(found[1]) if found else -1, file.name
 
-    return sorted(max(kinds, key=len), key=number)
+    return sorted(mcap if len(mcap) >= len(sqlite) else sqlite, key=number)
 
 
 def _metadata(path: Path) -> dict[str, Any] | None:

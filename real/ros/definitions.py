@@ -46,6 +46,13 @@ def type_hash(type_name: str) -> str:
     return STORE.hash_rihs01(type_name)
 
 
+def definition(type_name: str) -> str:
+    """The text of a message, followed by those of the messages it uses, as bags hold it. ConfigError if unknown."""
+    if type_name not in FIELDS:
+        raise ConfigError(unknown("message", type_name, sorted(FIELDS)))
+    return STORE.generate_msgdef(type_name, ros_version=2)[0]
+
+
 def dds_name(type_name: str, separator: str = "::") -> str:
     """`std_msgs/msg/String` -> `std_msgs::msg::dds_::String_`."""
     package, kind, name = type_name.split("/")

@@ -12,7 +12,7 @@ from cyclonedds.core import InstanceState, Policy
 
 from real.ros import cdr, dds
 from real.ros.messages import interface
-from real.ros.qos import LATCHED, HistoryPolicy, QoSProfile
+from real.ros.qos import LATCHED, HistoryPolicy, QoSProfile, offer
 
 INFO = "rmw_dds_common/msg/ParticipantEntitiesInfo"
 TOPIC = "ros_discovery_info"
@@ -29,8 +29,8 @@ class EndpointInfo:
     topic_type: str
     topic_type_hash: str
     endpoint_gid: bytes
-    reliable: bool
-    transient_local: bool
+    offer: dict[str, Any]
+    """Its QoS, with the keys and words of rosbag2."""
 
 
 class Graph:
@@ -141,11 +141,9 @@ class Graph:
 def _info(endpoint: Any, node: tuple[str, str] | None) -> EndpointInfo:
     namespace, name = node or (UNKNOWN, UNKNOWN)
     data = user_data(endpoint.qos)
-    reliability, durability = endpoint.qos[Policy.Reliability], endpoint.qos[Policy.Durability]
     return EndpointInfo(
         name, namespace, ros_type(endpoint.type_name), data.get("typehash", ""), endpoint.key.bytes,
-        reliable=isinstance(reliability, Policy.Reliability.Reliable),
-        transient_local=durability == Policy.Durability.TransientLocal,
+        offer=offer(endpoint.qos),
     )  # fmt: skip
 
 

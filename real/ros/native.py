@@ -9,7 +9,7 @@ from real.ros.action_client import ActionClient
 from real.ros.action_server import ActionServer, CancelResponse, GoalResponse
 from real.ros.clock import Clock, Duration, Time
 from real.ros.context import init, ok, remove_ros_args, shutdown
-from real.ros.definitions import register_interfaces
+from real.ros.definitions import definition, register_interfaces, type_hash
 from real.ros.future import Future
 from real.ros.messages import interface
 from real.ros.node import Node
@@ -54,6 +54,7 @@ __all__ = [
     "QoSProfile",
     "ReliabilityPolicy",
     "Time",
+    "definition",
     "init",
     "interface",
     "ok",
@@ -64,4 +65,5 @@ __all__ = [
     "spin",
     "spin_once",
     "spin_until_future_complete",
+    "type_hash",
 ]  # fmt: skip

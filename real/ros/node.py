@@ -19,7 +19,7 @@ from real.ros.messages import interface
 from real.ros.names import node_and_namespace, resolve
 from real.ros.parameter_services import ParameterServices
 from real.ros.parameters import EVENT, SIM_TIME, Parameter, Parameters
-from real.ros.pubsub import Publisher, Subscription
+from real.ros.pubsub import Publisher, RawSubscription, Subscription
 from real.ros.qos import PARAMETER_EVENTS, ROSOUT, QoSProfile
 from real.ros.services import Client, Service
 from real.ros.timers import Timer
@@ -86,6 +86,13 @@ class Node:
     ) -> Subscription:
         name = self.resolve_topic_name(topic)
         return self._add(Subscription(self, msg_type.TYPE, name, callback, QoSProfile.of(qos_profile)))
+
+    def create_raw_subscription(
+        self, type_name: str, topic: str, callback: Callable[[bytes, int], object], qos_profile: QoSProfile | int
+    ) -> RawSubscription:
+        """Not rclpy's: `callback` gets each message's bytes, and when it was written (ns since 1970; 0 if unknown)."""
+        name = self.resolve_topic_name(topic)
+        return self._add(RawSubscription(self, type_name, name, callback, QoSProfile.of(qos_profile)))
 
     def create_service(self, srv_type: Any, srv_name: str, callback: Callable[[Any, Any], Any]) -> Service:
         return self._add(Service(self, srv_type, self.resolve_service_name(srv_name), callback))
@@ -191,6 +198,10 @@ class Node:
     def get_subscriptions_info_by_topic(self, topic_name: str) -> list[EndpointInfo]:
         return self.context.graph.endpoints(self.resolve_topic_name(topic_name), publishers=False)
 
+    def get_offers(self, topic_name: str) -> list[dict[str, Any]]:
+        """Not rclpy's: the QoS of a topic's publishers, with the keys and words of rosbag2."""
+        return [info.offer for info in self.get_publishers_info_by_topic(topic_name)]
+
     def malformed(self) -> dict[str, int]:
         """How many messages were dropped as none of their type, by topic and service. Under rclpy: nothing."""
         self.context.complaints.poll()
@@ -199,7 +210,7 @@ class Node:
         found = {name: count for name, count in counts.items() if count}
         for entity in self._entities:
             if count := getattr(entity, "malformed", 0):
-                name = entity.topic_name if isinstance(entity, Subscription) else entity.srv_name
+                name = getattr(entity, "topic_name", "") or entity.srv_name
                 found[name] = found.get(name, 0) + count
         return found
 

@@ -24,6 +24,7 @@ from rclpy.task import Future
 from rclpy.time import Time
 from rclpy.utilities import remove_ros_args as _remove_ros_args
 
+from real.ros.share_definitions import collected
 from robolearn.errors import ConfigError
 
 SLICE_S = 0.2  # signals are noticed at least this often
@@ -42,6 +43,20 @@ class Node(_Node):
         except InvalidParameterTypeException as error:
             raise ConfigError(f"{self.get_name()}: {error}") from None
 
+    def create_raw_subscription(
+        self, type_name: str, topic: str, callback: Callable[[bytes, int], object], qos_profile: Any
+    ) -> Any:
+        """`callback` gets each message's bytes, and when it was written (ns since 1970; 0 if unknown)."""
+
+        def received(data: bytes, info: Any) -> None:
+            callback(data, info["source_timestamp"])
+
+        return self.create_subscription(interface(type_name), topic, received, qos_profile, raw=True)
+
+    def get_offers(self, topic_name: str) -> list[dict[str, Any]]:
+        """The QoS of a topic's publishers, with the keys and words of rosbag2."""
+        return [_offer(info.qos_profile) for info in self.get_publishers_info_by_topic(topic_name)]
+
     def undeclared_parameters(self) -> list[str]:
         """Names that were given from outside and that nobody has declared."""
         return sorted(n for n in self._parameter_overrides if not self.has_parameter(n))
@@ -49,6 +64,17 @@ class Node(_Node):
     def malformed(self) -> dict[str, int]:
         """The middleware drops what is none of its type, and does not say so."""
         return {}
+
+
+def _offer(profile: Any) -> dict[str, Any]:
+    words = {name: getattr(profile, name).name.lower() for name in ("history", "reliability", "durability")}
+    times = {name: getattr(profile, name).nanoseconds for name in ("deadline", "lifespan", "liveliness_lease_duration")}
+    return {
+        "history": words["history"], "depth": profile.depth, "reliability": words["reliability"],
+        "durability": words["durability"], "liveliness": profile.liveliness.name.lower(),
+        **{name: dict(zip(("sec", "nsec"), divmod(ns, 10**9), strict=True)) for name, ns in times.items()},
+        "avoid_ros_namespace_conventions": profile.avoid_ros_namespace_conventions,
+    }  # fmt: skip
 
 
 _stopping = threading.Event()
@@ -123,6 +149,22 @@ def interface(name: str) -> Any:
     return getattr(importlib.import_module(f"{package}.{kind}"), member)
 
 
+def definition(type_name: str) -> str:
+    """The text of a message, followed by those of the messages it uses, as bags hold it. ConfigError if unknown."""
+    from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
+
+    try:
+        interface(type_name)
+        return collected(type_name, lambda package: Path(get_package_share_directory(package)))
+    except (ImportError, AttributeError, PackageNotFoundError, ValueError) as error:
+        raise ConfigError(f"no message '{type_name}' is installed ({error})") from None
+
+
+def type_hash(type_name: str) -> str:
+    """Not known here: the publishers tell it."""
+    return ""
+
+
 def register_interfaces(folder: str | Path) -> list[str]:
     """Nothing to do: rclpy takes interfaces from installed packages only. Their names."""
     return [f"{p.parent.parent.name}/{p.parent.name}/{p.stem}" for p in sorted(Path(folder).glob("*/*/*.*"))]
@@ -143,6 +185,7 @@ __all__ = [
     "QoSProfile",
     "ReliabilityPolicy",
     "Time",
+    "definition",
     "init",
     "interface",
     "ok",
@@ -153,4 +196,5 @@ __all__ = [
     "spin",
     "spin_once",
     "spin_until_future_complete",
+    "type_hash",
 ]  # fmt: skip

@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Any
 from cyclonedds.internal import dds_c_t
 
 from real.ros import cdr, dds
-from real.ros.definitions import type_hash
+from real.ros.definitions import FIELDS, type_hash
 from real.ros.qos import QoSProfile
+from robolearn.errors import ConfigError, unknown
 
 if TYPE_CHECKING:
     from real.ros.node import Node
 
 
 Endpoints = tuple[list[dds.Writer], list[dds.Reader]]
+BATCH = 100
+"""Raw messages that are taken at once, before others have their turn."""
 
 
 def typehash(type_name: str) -> str:
@@ -105,3 +108,35 @@ class Subscription:
 
     def close(self) -> None:
         self._inlet.close()
+
+
+class RawSubscription:
+    """Calls back with the bytes of each message, and the time of its writing (ns since 1970; 0 if unknown)."""
+
+    def __init__(
+        self, node: Node, type_name: str, topic_name: str, callback: Callable[[bytes, int], object], qos: QoSProfile
+    ):
+        """Raises ConfigError for a type that is not known here."""
+        if type_name not in FIELDS:
+            raise ConfigError(unknown("message", type_name, sorted(FIELDS)))
+        self.topic_name, self.qos_profile, self.callback = topic_name, qos, callback
+        self._complaints = node.context.complaints
+        self._before = self._complaints.malformed[f"rt{topic_name}"]
+        kind = dds.announced_type(type_name)
+        self._reader = dds.Reader(node.context.participant, f"rt{topic_name}", kind, qos.to_dds(typehash(type_name)))
+        self.entities: Endpoints = ([], [self._reader])
+        self.conditions = {self._reader.condition: self._ready}
+
+    @property
+    def malformed(self) -> int:
+        self._complaints.poll()
+        return self._complaints.malformed[f"rt{self.topic_name}"] - self._before
+
+    def _ready(self) -> None:
+        for _ in range(BATCH):
+            if (taken := self._reader.take()) is None:
+                return
+            self.callback(taken[0], max(0, taken[1].source_timestamp))
+
+    def close(self) -> None:
+        self._reader.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from typing import Any
 
 from cyclonedds.core import Policy, Qos
 from cyclonedds.util import duration
@@ -74,3 +75,26 @@ SERVICES = QoSProfile(depth=10)
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 PARAMETER_EVENTS = QoSProfile(depth=1000)
 ROSOUT = replace(LATCHED, depth=1000, lifespan_s=10.0)
+
+
+def offer(qos: Qos) -> dict[str, Any]:
+    """What a writer offers, with the keys and words of rosbag2. Its history is not told to others."""
+
+    def time_of(policy: Any, field: str) -> dict[str, int]:
+        ns = getattr(qos[policy], field) if policy in qos else INFINITE
+        sec, nsec = divmod(min(ns, INFINITE), 10**9)
+        return {"sec": sec, "nsec": nsec}
+
+    lively = qos[Policy.Liveliness.Automatic]
+    return {
+        "history": "unknown",
+        "depth": 0,
+        "reliability": "reliable" if isinstance(qos[Policy.Reliability], Policy.Reliability.Reliable)
+        else "best_effort",
+        "durability": "transient_local" if qos[Policy.Durability] == Policy.Durability.TransientLocal else "volatile",
+        "deadline": time_of(Policy.Deadline, "deadline"),
+        "lifespan": time_of(Policy.Lifespan, "lifespan"),
+        "liveliness": "automatic" if isinstance(lively, Policy.Liveliness.Automatic | None) else "manual_by_topic",
+        "liveliness_lease_duration": time_of(Policy.Liveliness.Automatic, "lease_duration"),
+        "avoid_ros_namespace_conventions": False,
+    }  # fmt: skip
