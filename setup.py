@@ -54,6 +54,7 @@ EXTRAS = {
         "colcon-core>=0.17",
         "colcon-package-selection>=0.2.10",
         "colcon-ros>=0.5",
+        "mcap==1.6.0",  # an independent reader of what we record
         "mypy==2.4.1",
         "pre-commit>=4.0",
         "pytest>=8.0",
@@ -104,6 +105,7 @@ setup(
             "robolearn = robolearn.cli.main:main",
             "guard_node = real.nodes.guard:main",
             "policy_node = real.nodes.policy:main",
+            "record_node = real.nodes.record:main",
             "twin_node = real.nodes.twin:main",
         ]
     },

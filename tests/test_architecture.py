@@ -39,7 +39,8 @@ LAYER = {name: i for i, names in enumerate(LAYERS) for name in names}
 ALLOWED: dict[str, tuple[str, ...]] = {
     "hydra": ("robolearn/config.py",),
     "omegaconf": ("robolearn/config.py",),
-    **dict.fromkeys(("rclpy", "cyclonedds", "rosbags"), ("real/ros/*",)),
+    **dict.fromkeys(("rclpy", "cyclonedds"), ("real/ros/*",)),
+    "rosbags": ("real/ros/*", "real/recording/*"),
     "mujoco": (
         "sim/backends/mj*.py",
         "sim/backends/mujoco*.py",
