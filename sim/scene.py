@@ -3,6 +3,7 @@ xyzw."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -56,6 +57,17 @@ Shape = Box | Sphere | Cylinder | Mesh
 
 
 @dataclass(frozen=True)
+class Decal:
+    """A flat pattern of black and white cells on an object, such as a tag. It is drawn, and has no physics."""
+
+    cells: tuple[tuple[bool, ...], ...]
+    """Rows as they are read, True for black; a white border around them is part of the pattern."""
+    cell_m: float
+    pose: Pose = IDENTITY
+    """Its centre in the object's frame: x right and y up as it is read, z out of its face."""
+
+
+@dataclass(frozen=True)
 class ObjectCfg:
     """A free rigid body, or a fixed one."""
 
@@ -66,6 +78,7 @@ class ObjectCfg:
     friction: float = 1.0
     """Sliding coefficient against the ground and robots; between two objects the larger counts."""
     rgba: tuple[float, float, float, float] = (0.8, 0.4, 0.2, 1.0)
+    decals: tuple[Decal, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.fixed and not self.mass_kg > 0.0:
@@ -92,6 +105,12 @@ class CameraCfg:
     width: int = 84
     height: int = 84
     link: str | None = None
+
+    @property
+    def intrinsics(self) -> tuple[float, float, float, float]:
+        """fx, fy, cx, cy in pixels; the centre of the first pixel is (0, 0)."""
+        focal = self.height / (2.0 * math.tan(math.radians(self.fov_deg) / 2.0))
+        return focal, focal, (self.width - 1) / 2.0, (self.height - 1) / 2.0
 
 
 @dataclass(frozen=True)

@@ -188,6 +188,11 @@ class Backend(ABC):
         width), as a person does, with the markers and whatever shadows the engine has."""
         raise ValueError(f"{type(self).__name__} has no cameras")
 
+    def depth(self, camera: str, env_ids: Sequence[int]) -> np.ndarray:
+        """(n, H, W) float32, metres along the camera's optical axis, infinity where it sees nothing; exact, as no real
+        camera is."""
+        raise ValueError(f"{type(self).__name__} measures no depth; use backend=mujoco")
+
     def set_marker(self, marker: str, pose: Tensor) -> None:  # noqa: B027 - not every engine draws
         """Draw a scene marker at (B, 7) from now on."""
 

@@ -10,18 +10,22 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from robolearn.errors import UserError
 from robolearn.optional import lazy
-from sim.scene import SceneCfg
+from sim.scene import Decal, SceneCfg
 
 mujoco = lazy("mujoco", extra="mujoco")
 AXES = np.array([[0.87, 0.22, 0.2, 1.0], [0.25, 0.66, 0.3, 1.0], [0.16, 0.42, 0.88, 1.0]], np.float32)
 HIDDEN, SHOWN = 3, 1
+PLATE_M = 1e-4
+"""Height of a decal's white above its object, and of the black above the white."""
+NEAR_M, FAR_M = 0.02, 100.0
+"""What is nearer to a camera or further away is not drawn."""
 Frame = tuple[np.ndarray, np.ndarray, float]
 """Position (3,), rotation (3, 3), length in metres."""
 
@@ -72,7 +76,7 @@ def add_looks(spec: Any, ground: bool) -> None:
     head = spec.visual.headlight
     head.ambient, head.diffuse, head.specular = [0.42] * 3, [0.26] * 3, [0.05] * 3
     spec.visual.rgba.haze = [0.8, 0.83, 0.87, 1.0]
-    spec.visual.map.znear, spec.visual.map.zfar, spec.visual.map.shadowscale = 0.03, 25.0, 1.0
+    spec.visual.map.shadowscale = 1.0
     if ground:
         floor = spec.geom("ground")  # finite: an infinite one takes four times as long
         floor.size, floor.rgba = [30.0, 30.0, 1.0], [0.5, 0.54, 0.59, 1.0]
@@ -84,6 +88,28 @@ def _add_grid(world: Any, half_m: float = 4.0, step_m: float = 0.5) -> None:
         for pos, size in (([at, 0, 0], [0.004, half_m, 0.0005]), ([0, at, 0], [half_m, 0.004, 0.0005])):
             line = world.add_geom(type=mujoco.mjtGeom.mjGEOM_BOX, pos=pos, size=size, rgba=[0.62, 0.66, 0.71, 1.0])
             line.contype = line.conaffinity = 0
+
+
+def add_decal(body: Any, decal: Decal) -> None:
+    """A white plate with the black cells of each row on it, neighbours in one piece, as geometry: edges are exact."""
+    frame = body.add_frame(pos=list(decal.pose[:3]), quat=[decal.pose[6], *decal.pose[3:6]])
+    rows, columns, edge = len(decal.cells), len(decal.cells[0]), decal.cell_m
+    pieces = [(0.0, 0.0, columns, rows, PLATE_M, [0.95, 0.95, 0.95, 1.0])]
+    for k, row in enumerate(decal.cells):
+        for first, last in _runs(row):
+            middle = (first + last) / 2.0 - columns / 2.0
+            pieces.append((middle, rows / 2.0 - k - 0.5, last - first, 1, 2.0 * PLATE_M, [0.03, 0.03, 0.03, 1.0]))
+    for x, y, wide, high, top, rgba in pieces:
+        size = [wide * edge / 2.0, high * edge / 2.0, top / 2.0]
+        piece = body.add_geom(type=mujoco.mjtGeom.mjGEOM_BOX, pos=[x * edge, y * edge, top / 2.0], size=size, rgba=rgba)
+        piece.contype, piece.conaffinity, piece.mass = 0, 0, 0.0
+        piece.set_frame(frame)
+
+
+def _runs(row: tuple[bool, ...]) -> Iterator[tuple[int, int]]:
+    """Begin and end of each run of True."""
+    padded = np.diff(np.array([False, *row, False], np.int8))
+    yield from zip(np.flatnonzero(padded == 1).tolist(), np.flatnonzero(padded == -1).tolist(), strict=True)
 
 
 def paint(child: Any) -> None:
@@ -112,6 +138,7 @@ class Painter:
     def __init__(self, model: Any, scene: SceneCfg):
         self.model, self.scene = model, scene
         self.data = mujoco.MjData(model)
+        model.vis.map.znear, model.vis.map.zfar = (at / model.stat.extent for at in (NEAR_M, FAR_M))
         for geom in range(model.ngeom):
             if model.geom_bodyid[geom] > 0:
                 model.geom_matid[geom] = model.material("robot").id
@@ -137,6 +164,19 @@ class Painter:
             draw_frames(renderer.scene, self.frames(goals))
         pixels = renderer.render()
         return pixels if film is None else _halved(pixels)
+
+    def depth(self, camera: str, state: np.ndarray) -> np.ndarray:
+        """(H, W) float32 metres along the optical axis, infinity where there is nothing."""
+        cfg = self.scene.cameras[camera]
+        renderer = self._renderer((cfg.height, cfg.width), nice=False)
+        self.put(state)
+        renderer.update_scene(self.data, camera)
+        renderer.enable_depth_rendering()
+        try:
+            far = renderer.render()
+        finally:
+            renderer.disable_depth_rendering()
+        return np.where(far < 0.99 * FAR_M, far, np.inf).astype(np.float32)
 
     def frames(self, goals: dict[str, list[float]]) -> Iterable[Frame]:
         for name, pose in goals.items():

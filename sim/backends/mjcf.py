@@ -49,7 +49,9 @@ def compile_scene(scene: SceneCfg, visual: bool = False) -> Any:
     for name, robot in scene.robots.items():
         _add_robot(spec, name, robot, visual)
     for name, thing in scene.objects.items():
-        _add_object(spec, name, thing)
+        body = _add_object(spec, name, thing)
+        for decal in thing.decals if visual else ():
+            looks.add_decal(body, decal)
     for name, sensor in scene.contact_sensors.items():
         _add_contact_sensor(spec, name, sensor)
     for name, camera in scene.cameras.items():
@@ -126,7 +128,8 @@ def control_gain(kp: float, kd: float) -> float:
     return kp or kd or 1.0
 
 
-def _add_object(spec: Any, name: str, cfg: ObjectCfg) -> None:
+def _add_object(spec: Any, name: str, cfg: ObjectCfg) -> Any:
+    """Its body."""
     body = spec.worldbody.add_body(name=name, pos=list(cfg.pose[:3]), quat=wxyz(cfg.pose[3:]))
     if not cfg.fixed:
         body.add_freejoint(name=name)
@@ -142,6 +145,7 @@ def _add_object(spec: Any, name: str, cfg: ObjectCfg) -> None:
     else:
         spec.add_mesh(name=name, file=str(resolve(shape.path)), scale=[shape.scale] * 3)
         geom.type, geom.meshname = mujoco.mjtGeom.mjGEOM_MESH, name
+    return body
 
 
 def _add_contact_sensor(spec: Any, name: str, cfg: ContactSensorCfg) -> None:

@@ -279,6 +279,11 @@ class Mujoco(MujocoState):
             raise ValueError(f"no camera '{camera}'; the scene has {', '.join(self.scene.cameras) or 'none'}")
         return np.stack([self.painter.picture(camera, self._state[i], self.goals(i), film) for i in env_ids])
 
+    def depth(self, camera: str, env_ids: Sequence[int]) -> np.ndarray:
+        if camera not in self.scene.cameras:
+            raise ValueError(f"no camera '{camera}'; the scene has {', '.join(self.scene.cameras) or 'none'}")
+        return np.stack([self.painter.depth(camera, self._state[i]) for i in env_ids])
+
     @property
     def painter(self) -> Painter:
         """Compiled at its first use: only pictures need it."""
