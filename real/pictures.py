@@ -1,0 +1,80 @@
+"""Pictures and lenses on one side, sensor_msgs on the other; read with suspicion."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from real import ros
+from real.perception import jpeg
+from real.perception.lens import COEFFICIENTS, MODEL, Lens
+
+Image = ros.interface("sensor_msgs/msg/Image")
+CompressedImage = ros.interface("sensor_msgs/msg/CompressedImage")
+CameraInfo = ros.interface("sensor_msgs/msg/CameraInfo")
+
+Picture = NDArray[np.uint8]
+CHANNELS = {"rgb8": (0, 1, 2), "bgr8": (2, 1, 0), "rgba8": (0, 1, 2), "bgra8": (2, 1, 0), "mono8": (0, 0, 0)}
+"""Where red, green and blue are in a pixel."""
+WIDTHS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}
+LARGEST_PX = 100_000_000
+NO_DISTORTION = (MODEL, "rational_polynomial", "")
+"""Models whose coefficients, where they are zero, say that there is none."""
+
+
+def image_message(picture: Picture, header: Any) -> Any:
+    """Of (H, W, 3) RGB."""
+    height, width, _ = picture.shape
+    return Image(header=header, height=height, width=width, encoding="rgb8", is_bigendian=0, step=3 * width,
+                 data=picture.tobytes())  # fmt: skip
+
+
+def compressed_message(picture: Picture, header: Any, quality: int) -> Any:
+    return CompressedImage(header=header, format="rgb8; jpeg compressed bgr8", data=jpeg.encoded(picture, quality))
+
+
+def picture_of(message: Any) -> Picture:
+    """(H, W, 3) RGB, of an Image or a CompressedImage. Raises ValueError for what is none."""
+    if hasattr(message, "format"):
+        return jpeg.decoded(_octets(message.data))
+    height, width, step, encoding = message.height, message.width, message.step, message.encoding
+    if encoding not in CHANNELS:
+        raise ValueError(f"encoding {encoding[:20]!r} is none of {', '.join(CHANNELS)}")
+    wide = WIDTHS[encoding]
+    data = _octets(message.data)
+    if not 0 < height * width <= LARGEST_PX or step < width * wide or len(data) != step * height:
+        raise ValueError("its size and its data do not fit together")
+    pixels = data.reshape(height, step)[:, : width * wide].reshape(height, width, wide)
+    return pixels if encoding == "rgb8" else np.ascontiguousarray(pixels[..., CHANNELS[encoding]])
+
+
+def _octets(data: Any) -> Picture:
+    return np.frombuffer(data, np.uint8) if isinstance(data, bytes) else np.asarray(data, dtype=np.uint8)
+
+
+def info_message(lens: Lens | None, size: tuple[int, int], header: Any) -> Any:
+    """`size`: width and height. Without a lens, zeros: ROS's way to say that a camera is not calibrated."""
+    width, height = size
+    message = CameraInfo(header=header, width=width, height=height)
+    if lens is not None:
+        message.distortion_model, message.d = MODEL, list(lens.distortion)
+        message.k, message.r = lens.matrix.ravel(), np.eye(3).ravel()
+        message.p = np.hstack((lens.matrix, np.zeros((3, 1)))).ravel()
+    return message
+
+
+def lens_of(message: Any) -> Lens | None:
+    """None for a camera that is not calibrated. Raises ValueError for numbers that are none, and for a distortion that
+    we do not know."""
+    k, d = [float(v) for v in message.k], [float(v) for v in message.d]
+    if k[0] == 0.0:
+        return None
+    model = message.distortion_model
+    if not (model == MODEL and len(d) == COEFFICIENTS) and not (model in NO_DISTORTION and not any(d)):
+        raise ValueError(f"distortion model {model[:20]!r} with {len(d)} coefficients; only {MODEL} is known")
+    if message.binning_x > 1 or message.binning_y > 1 or message.roi.width not in (0, message.width):
+        raise ValueError("binned pictures and parts of pictures are not supported")
+    distortion = tuple(d) if len(d) == COEFFICIENTS else (0.0,) * COEFFICIENTS
+    return Lens(message.width, message.height, k[0], k[4], k[2], k[5], distortion)
