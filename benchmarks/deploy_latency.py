@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.deploy_stack import GOAL, Stack
-from real.watcher import TrialError
+from real.listener import TrialError
 
 POLICY_HZ, STATE_HZ = 100.0, 1000.0
 SETTLE_S = 2.0

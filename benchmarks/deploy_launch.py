@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.deploy_stack import GOAL, SIGNS, Stack, median
-from real.watcher import TrialError
+from real.listener import TrialError
 
 STARTED = re.compile(r"\[launch\] \[(\w+)\] started")
 LOGGED = re.compile(r"\[INFO\] \[(\d+\.\d+)\] \[(\w+)\]: (.*)")

@@ -26,7 +26,8 @@ import numpy as np
 
 from benchmarks.deploy_stack import GOAL, Floats, Stack, median
 from real.connection import JointTrajectory, JointTrajectoryPoint, duration_of
-from real.watcher import Motion, TrialError
+from real.listener import TrialError
+from real.watcher import Motion
 from robolearn.limits import JointLimits, TargetState, velocity_bounds
 
 log = logging.getLogger(__name__)

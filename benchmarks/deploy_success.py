@@ -30,8 +30,8 @@ from torch import Tensor
 
 from benchmarks.deploy_stack import Stack
 from real.domain import own_domain
+from real.listener import TrialError
 from real.trial import Episode, run_episode
-from real.watcher import TrialError
 from robolearn.loops.log import Display
 
 SEED = 10_000

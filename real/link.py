@@ -32,7 +32,7 @@ from real.pipeline import Pipeline, joints_read_by, numbers_of, objects_of, pose
 from real.site import Site
 from robolearn.actions import Command
 from robolearn.errors import ConfigError
-from robolearn.state import RobotState
+from robolearn.state import RobotState, SceneState
 
 NEAR_RAD = 0.1
 """A robot is where the guard's last target is, if it is this near."""
@@ -65,7 +65,7 @@ class Link:
         spec = pipeline.observation
         self.goals = Goals(torch.tensor(site.base), profile.base_frame, site.frame, numbers_of(spec))
         self.needed = [*poses_of(spec), *numbers_of(spec)], list(objects_of(spec))
-        self.guard_state, self.owner = "", ""
+        self.guard_state, self.owner, self.patience_s = "", "", profile.limits.stop_after_s
         self.reference: Tensor | None = None
         """(n,) rad: the guard's last target of the arm."""
         self._reference_s = -math.inf  # on the steady clock
@@ -132,6 +132,10 @@ class Link:
             if not age_s <= self.site.object_timeout_s:
                 return Lack("stale object", f"{name} was last seen {age_s:.3g} s ago")
         return None
+
+    def scene(self) -> SceneState:
+        """Goals and objects, as they were last told."""
+        return self.goals.scene()
 
     def state(self) -> RobotState:
         """The newest measurement."""

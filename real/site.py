@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from real import ros
-from real.robots.base import ArmProfile, Gripper
+from real.flight.state import SETPOINTS
+from real.robots.base import ArmProfile, Gripper, QuadrotorProfile
 from real.ros.names import expand
 from robolearn import config
 from robolearn.errors import ConfigError, unknown
@@ -36,6 +37,12 @@ class Site:
         gripper = self.profile.gripper
         names = dict(zip(self.robot.arm_joints, self.profile.joint_names, strict=True))
         return names | (dict(zip(self.robot.gripper_joints, gripper.joint_names, strict=True)) if gripper else {})
+
+
+@dataclass(frozen=True)
+class FlightSite:
+    profile: QuadrotorProfile
+    robot: RobotSpec
 
 
 def parameter(node: Any, name: str, default: Any) -> Any:
@@ -65,15 +72,63 @@ def discover() -> None:
 
 
 def read_site(node: Any, robot: str = "") -> Site:
-    """Declares every limit of the profile as `limits.NAME`: what is set may only be tighter. `robot` is the profile
-    where no parameter names one. Raises ConfigError."""
+    """Of an arm. Declares every limit of the profile as `limits.NAME`: what is set may only be tighter. `robot` is the
+    profile where no parameter names one. Raises ConfigError."""
+    site = read_any_site(node, robot)
+    if not isinstance(site, Site):
+        raise ConfigError(f"profile {site.profile.robot} is not of an arm; robolearn launch fly flies quadrotors")
+    return site
+
+
+def read_flight_site(node: Any) -> FlightSite:
+    """Of a quadrotor. Raises ConfigError."""
+    site = read_any_site(node)
+    if not isinstance(site, FlightSite):
+        raise ConfigError(f"profile {site.profile.robot} is not of a quadrotor; robolearn launch deploy moves arms")
+    return site
+
+
+def read_any_site(node: Any, robot: str = "") -> Site | FlightSite:
     discover()
     name = parameter(node, "robot", robot)
     if not name:
         raise ConfigError("`robot` is not set: is the site's parameter file where it should be? (see configs/site)")
     profile = entry("profile", name).value
+    if isinstance(profile, QuadrotorProfile):
+        return _flight_site(node, profile)
     if not isinstance(profile, ArmProfile):
-        raise ConfigError(f"profile {name} is not of an arm")
+        raise ConfigError(f"profile {name} is neither of an arm nor of a quadrotor")
+    return _arm_site(node, profile)
+
+
+def _flight_site(node: Any, profile: QuadrotorProfile) -> FlightSite:
+    interface = parameter(node, "command_interface", profile.command_interface)
+    if interface not in SETPOINTS:
+        raise ConfigError(unknown("command interface", interface, list(SETPOINTS)))
+    topics: dict[str, Any] = {
+        n: _topic(node, n, getattr(profile, n)) for n in ("odom_topic", "gyro_topic", "status_topic")
+    }
+    profile = dataclasses.replace(
+        profile,
+        command_interface=interface,
+        state_topic=_topic(node, "state_topic", profile.state_topic) or profile.state_topic,
+        base_frame=parameter(node, "frame", profile.base_frame),
+        command_rate_hz=parameter(node, "command_rate_hz", profile.command_rate_hz),
+        state_delay_s=parameter(node, "state_delay_s", profile.state_delay_s),
+        limits=_tightened(node, profile),
+        **topics,
+    )
+    _refuse_unknown(node, _under("limits", profile.limits))
+    return FlightSite(profile, entry("robot", profile.robot).value)
+
+
+def _refuse_unknown(node: Any, known: list[str]) -> None:
+    for wrong in node.undeclared_parameters():
+        if wrong.startswith(SITE):
+            raise ConfigError(unknown("parameter", wrong, known))
+
+
+def _arm_site(node: Any, profile: ArmProfile) -> Site:
     interface = parameter(node, "command_interface", profile.command_interface)
     if interface not in profile.watchdogs_s:
         raise ConfigError(unknown("command interface", interface, list(profile.watchdogs_s)))
@@ -91,10 +146,8 @@ def read_site(node: Any, robot: str = "") -> Site:
     site = Site(profile, spec, *_calibration(node), parameter(node, "object_timeout_s", 0.5))
     if not site.object_timeout_s > 0.0:
         raise ConfigError(f"object_timeout_s must be above 0, got {site.object_timeout_s}")
-    for wrong in node.undeclared_parameters():
-        if wrong.startswith(SITE):
-            known = ["calibration.base", "calibration.frame", *_under("limits", profile.limits)]
-            raise ConfigError(unknown("parameter", wrong, known + _under("gripper", profile.gripper)))
+    known = ["calibration.base", "calibration.frame", *_under("limits", profile.limits)]
+    _refuse_unknown(node, known + _under("gripper", profile.gripper))
     return site
 
 
@@ -120,7 +173,7 @@ def _gripper(node: Any, profile: ArmProfile) -> Gripper | None:
     return dataclasses.replace(profile.gripper, **facts)
 
 
-def _tightened(node: Any, profile: ArmProfile) -> Any:
+def _tightened(node: Any, profile: ArmProfile | QuadrotorProfile) -> Any:
     changes = {}
     for field in dataclasses.fields(profile.limits):
         own = getattr(profile.limits, field.name)

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-from real.watcher import Floats, Heard, Motion, TrialError, Watcher
+from real.listener import TrialError
+from real.watcher import Floats, Heard, Motion, Watcher
 
 LATE_S = 0.02
 """A measurement this long after the end of an episode still counts as of its end."""

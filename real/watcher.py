@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from real import ros
-from real.connection import LATCHED, DiagnosticArray, JointState, JointTrajectory, PoseStamped, String, Trigger
+from real.connection import LATCHED, DiagnosticArray, JointState, JointTrajectory, PoseStamped, String
+from real.listener import Listener, TrialError
 from real.robots.base import ArmProfile
-from robolearn.errors import UserError
 
 Floats = NDArray[np.float64]
 EVERY = ros.QoSProfile(depth=5000)
@@ -25,10 +25,6 @@ ELSEWHERE = (-2.4, 0.0, 2.4)
 
 START_S = 20.0
 """In which a policy that is asked again and again has to start."""
-
-
-class TrialError(UserError):
-    """What should have happened did not, or not in time: there is nothing to measure."""
 
 
 class Motion(NamedTuple):
@@ -59,17 +55,17 @@ class Heard:
     """The guard's, and when (steady clock)."""
 
 
-class Watcher:
-    """The node; use it as a context, which joins the domain that the environment names and leaves it."""
+class Watcher(Listener):
+    """Of an arm."""
 
     def __init__(self, profile: ArmProfile, goals: Sequence[str], trouble: Callable[[], str] = str):
         """`goals`: names of the poses that the policy reads. `trouble` says why there is nothing to wait for, if so."""
-        self.profile, self.heard, self.state, self.trouble = profile, Heard(), "", trouble
+        super().__init__("watcher", trouble)
+        self.profile, self.heard, self.state = profile, Heard(), ""
         self._arm = list(profile.joint_names)
         self.counts: dict[str, int] = {}
         """`NODE: KEY` -> number, from the diagnostics; as of their last second."""
-        ros.init(args=["watcher"])
-        self.node = node = ros.Node("watcher")
+        node = self.node
         node.create_subscription(JointState, "guard/target", self._on_target, EVERY)
         node.create_subscription(JointState, profile.state_topic, self._on_joints, EVERY)
         node.create_subscription(JointTrajectory, "guard/proposals/policy", self._on_proposal, EVERY)
@@ -77,13 +73,6 @@ class Watcher:
         node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
         self._goals = {name: node.create_publisher(PoseStamped, name, LATCHED) for name in goals}
         self._place = node.create_publisher(JointState, "twin/place", 10)
-        self._clients: dict[str, Any] = {}
-
-    def __enter__(self) -> Watcher:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        ros.shutdown()
 
     # --- what is heard --------------------------------------------------------------------------------------
 
@@ -123,50 +112,6 @@ class Watcher:
     def state_period_s(self) -> float:
         """Between two states of the arm, as it stamps them: the median."""
         return float(np.median(np.diff([1e-9 * j.stamp_ns for j in self.heard.joints])))
-
-    # --- waiting --------------------------------------------------------------------------------------------
-
-    def spin(self, seconds: float = 0.01) -> None:
-        ros.spin_once(self.node, timeout_sec=seconds)
-        if not ros.ok():
-            raise KeyboardInterrupt  # the signal that ROS took
-
-    def stay(self, seconds: float) -> None:
-        """Listen for so long."""
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0.0:
-            self.spin(left)
-
-    def wait(self, condition: Callable[[], object], what: str, timeout_s: float = 60.0) -> None:
-        until = time.monotonic() + timeout_s
-        while not condition():
-            if trouble := self.trouble():
-                raise TrialError(f"{what}: {trouble}")
-            if time.monotonic() > until:
-                raise TrialError(f"{what}: not within {timeout_s:g} s")
-            self.spin()
-
-    def call(self, name: str, timeout_s: float = 60.0) -> Any:
-        """A service's answer. A call to one whose process was killed is repeated: it seems to be there for seconds."""
-        client = self._clients.setdefault(name, self.node.create_client(Trigger, name))
-        until = time.monotonic() + timeout_s
-        while True:
-            self.wait(client.service_is_ready, f"the service {name} is there", until - time.monotonic())
-            future, patience_s = client.call_async(Trigger.Request()), time.monotonic() + 1.0
-            while not future.done() and time.monotonic() < patience_s:
-                self.spin()
-            if future.done():
-                return future.result()
-            client.remove_pending_request(future)
-
-    def demand(self, name: str, timeout_s: float = 20.0) -> None:
-        """Call until the answer is yes: who has just started may not have heard the robot yet."""
-        until, answer = time.monotonic() + timeout_s, self.call(name)
-        while not answer.success:
-            if time.monotonic() > until:
-                raise TrialError(f"{name} was refused for {timeout_s:g} s: {answer.message}")
-            self.stay(0.02)
-            answer = self.call(name)
 
     # --- strings --------------------------------------------------------------------------------------------
 

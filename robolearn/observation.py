@@ -107,8 +107,9 @@ def acceleration(scene: SceneState, command: str) -> Tensor:
 
 
 @term
-def preview(robot: RobotState, scene: SceneState, command: str) -> Tensor:
-    """Commanded positions (B, 3 n) as seen from the base, m, axes of the world."""
+def preview(robot: RobotState, scene: SceneState, command: str, step_s: float = 0.1) -> Tensor:
+    """Commanded positions (B, 3 n) as seen from the base, m, axes of the world. `step_s`, the time from each to the
+    next and from now to the first, is for whoever sets the command."""
     ahead = scene.commands[command]
     return ahead - robot.root_pose[:, :3].repeat(1, ahead.shape[1] // 3)
 

@@ -60,6 +60,21 @@ def random_smooth(centre: Tensor, box_m: tuple[float, float, float], speed_mps: 
     return Harmonics(amplitude, frequency, phase, centre)
 
 
+@dataclass(frozen=True)
+class Eased:
+    """A trajectory that starts at rest: its time runs slower at first, and as fast as ever after `ramp_s`."""
+
+    path: Harmonics
+    ramp_s: float
+
+    def __call__(self, t: Tensor) -> Tensor:
+        u = (t / self.ramp_s).clamp(0.0, 1.0)
+        along = self.ramp_s * (u**3 - 0.5 * u**4) + (t - self.ramp_s).clamp_min(0.0)
+        pace, gain = (3.0 * u**2 - 2.0 * u**3)[:, None], (6.0 * (u - u**2) / self.ramp_s)[:, None]
+        position, velocity, acceleration = self.path(along).split(3, dim=1)
+        return torch.cat((position, pace * velocity, pace**2 * acceleration + gain * velocity), dim=1)
+
+
 def table(trajectory: Harmonics, steps: int, dt: float) -> Tensor:
     """(steps, 9): the trajectory every dt seconds from t = 0."""
     return trajectory(torch.arange(steps) * dt)

@@ -13,56 +13,42 @@ what is held must not fall.
 
 from __future__ import annotations
 
-import re
+import dataclasses
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from real import ros
 from real.connection import (
-    LATCHED,
     NEWEST,
     SENSED,
     Header,
     JointReader,
     JointState,
-    JointTrajectory,
     JointTrajectoryPoint,
-    String,
-    Trigger,
     WrenchStamped,
     duration_of,
     seconds,
     stamp_of,
 )
+from real.nodes.authority import AuthorityNode, read_proposal
 from real.nodes.gripper import GripperClient
-from real.nodes.report import Report
 from real.nodes.run import run
 from real.safety.guard import Answer, Decision, Guard
-from real.safety.proposals import LONGEST_CHUNK, Proposal
-from real.site import Site, parameter, read_site
-from real.spread import Spread
-from robolearn.errors import ConfigError
+from real.site import Site, read_site
 
-SOURCES = ("teleop", "env", "policy")
-"""By falling priority: a person first."""
-REPORT_S, WATCH_S = 1.0, 0.1
 LAST_S = 2.0
 """The longest that it brakes when it is told to end."""
 LEVELS = {"idle": 0, "active": 0, "holding": 1, "stopped": 1, "fault": 2}
 
 
-class GuardNode(ros.Node):
+class GuardNode(AuthorityNode):
     def __init__(self) -> None:
-        super().__init__("guard")
+        super().__init__()
         self.site = read_site(self)
-        sources = tuple(parameter(self, "sources", SOURCES))
-        for source in sources:
-            if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", source):
-                raise ConfigError(f"sources: '{source}' is no part of a topic's name; use letters, digits and _")
+        sources = self.read_sources()
         profile, robot = self.site.profile, self.site.robot
         self.dt = 1.0 / profile.command_rate_hz
         self.guard = Guard(profile.limits, robot, sources, self.dt, expects_wrench=profile.wrench_topic is not None)
@@ -71,45 +57,15 @@ class GuardNode(ros.Node):
         self.gripper = GripperClient(self, profile.gripper, robot) if profile.gripper else None
         self._grips: list[tuple[float, float]] = []  # when, and where to
         self._followed_s: float | None = None  # stamp of the proposal that no command has used yet
-        self.latency = Spread()
-        self._connect(sources)
-        self._said: tuple[str, str] = ("", "")
-        self._tellers: list[str] = []
+        self._command = Commands(self, self.site)
+        self._target = self.create_publisher(JointState, "guard/target", NEWEST)
+        self.serve(profile.robot, self._command.topic, profile.state_topic)
         self.create_subscription(JointState, profile.state_topic, self._on_state, SENSED)
         if profile.wrench_topic:
             self.create_subscription(WrenchStamped, profile.wrench_topic, self._on_wrench, SENSED)
         self.create_timer(self.dt, self._tick)
-        self.create_timer(WATCH_S, self._watch)
-        self.create_timer(REPORT_S, self._report)
-        self._announce_state(Decision(None, None, "idle", ()))
-
-    def _connect(self, sources: tuple[str, ...]) -> None:
-        profile = self.site.profile
-        self._command = Commands(self, self.site)
-        self._state = self.create_publisher(String, "guard/state", LATCHED)
-        self._owner = self.create_publisher(String, "guard/owner", LATCHED)
-        self._target = self.create_publisher(JointState, "guard/target", NEWEST)
-        self._diagnostics = Report(self, profile.robot)
-        for source in sources:
-            self.create_subscription(
-                JointTrajectory, f"guard/proposals/{source}", partial(self._on_proposal, source), NEWEST
-            )
-            self._service(f"guard/take/{source}", partial(self._take, source))
-            self._service(f"guard/release/{source}", partial(self.guard.release, source))
-        self._service("guard/reset", self.guard.reset)
-        self._service("guard/estop", self.guard.estop)
+        self.announce("idle", ())
         self.get_logger().info(f"guards {profile.robot}: commands on {self._command.topic} at {1 / self.dt:.0f} Hz")
-
-    def _service(self, name: str, call: Callable[[], Any]) -> None:
-        def answer(request: Any, response: Any) -> Any:
-            response.success, response.message = call()
-            self.get_logger().info(f"{name}: {response.message}")
-            return response
-
-        self.create_service(Trigger, name, answer)
-
-    def now_s(self) -> float:
-        return 1e-9 * float(self.get_clock().now().nanoseconds)
 
     # --- what comes in --------------------------------------------------------------------------------------
 
@@ -123,26 +79,24 @@ class GuardNode(ros.Node):
         f, t = message.wrench.force, message.wrench.torque
         self.guard.observe_wrench(self.now_s(), (f.x, f.y, f.z, t.x, t.y, t.z), seconds(message.header.stamp))
 
-    def _on_proposal(self, source: str, message: Any) -> None:
-        points, count = message.points[: LONGEST_CHUNK + 1], len(message.joint_names)  # one too many is refused
-        uneven = any(len(p.positions) != count for p in points) or count > len(self.site.robot.joint_names)
-        if uneven or source != self.guard.owner:  # before it costs more
-            self.guard.refuse(source, f"{count} joints, {len(points)} points, and not as many numbers in each")
+    def on_proposal(self, source: str, message: Any) -> None:
+        if source != self.guard.owner:  # before it costs more
+            self.guard.refuse(source, "")
             return
-        times = [seconds(p.time_from_start) for p in points]
-        period = times[0] if times else 0.0
-        if not np.allclose(times, period * np.arange(1, len(times) + 1), atol=1e-6):
-            period = 0.0  # not evenly spaced: refused as a malformed period
-        names, stamp_s = list(message.joint_names), seconds(message.header.stamp)
-        targets: list[list[float]] = [list(p.positions) for p in points]
+        proposal = read_proposal(message, len(self.site.robot.joint_names))
+        if isinstance(proposal, str):
+            self.guard.refuse(source, proposal)
+            return
         grips: list[float] = []
-        if set(names) & set(self._gripper_names):
-            wrong, names, targets, grips = self._split(names, targets)
+        if set(proposal.joint_names) & set(self._gripper_names):
+            wrong, names, targets, grips = self._split(list(proposal.joint_names), proposal.targets)
             if wrong:
                 self.guard.refuse(source, wrong)
                 return
-        if self.guard.propose(source, self.now_s(), Proposal(tuple(names), targets, stamp_s, period)):
-            self._grips = [(stamp_s + k * period, grip) for k, grip in enumerate(grips)]
+            proposal = dataclasses.replace(proposal, joint_names=tuple(names), targets=targets)
+        if self.guard.propose(source, self.now_s(), proposal):
+            stamp_s, period_s = proposal.stamp_s, proposal.period_s
+            self._grips = [(stamp_s + k * period_s, grip) for k, grip in enumerate(grips)]
             self._followed_s = stamp_s
 
     def _split(
@@ -151,17 +105,9 @@ class GuardNode(ros.Node):
         """What is wrong, or else the arm's names and targets, and the targets of the gripper's first joint."""
         count, theirs = len(self.site.robot.arm_joints), self._gripper_names
         if self.gripper is None or not self.gripper.ready():
-            return (
-                f"there is no gripper at {self.site.profile.gripper and self.site.profile.gripper.action}",
-                [],
-                [],
-                [],
-            )
-        if (
-            len(names) != count + len(theirs)
-            or not set(theirs) <= set(names)
-            or any(len(r) != len(names) for r in rows)
-        ):
+            where = self.site.profile.gripper.action if self.site.profile.gripper else ""
+            return f"there is no gripper at {where}", [], [], []
+        if len(names) != count + len(theirs) or not set(theirs) <= set(names):
             return f"joints {names} are not the arm's and the gripper's"[:200], [], [], []
         first, arm = names.index(theirs[0]), [k for k, n in enumerate(names) if n not in theirs]
         grips = [float(row[first]) for row in rows]
@@ -184,7 +130,7 @@ class GuardNode(ros.Node):
             self.latency.add(self.now_s() - self._followed_s)
             self._followed_s = None
         self._grip(decision, now_s)
-        self._announce_state(decision)
+        self.announce(decision.state, decision.reasons)
 
     def _grip(self, decision: Decision, now_s: float) -> None:
         if self.gripper is None or not self._grips:
@@ -207,52 +153,18 @@ class GuardNode(ros.Node):
             JointState(header=header(now_s), name=names, position=decision.target, velocity=decision.velocity)
         )
 
-    def _announce_state(self, decision: Decision) -> None:
-        said = decision.state, self.guard.owner or ""
-        if said != self._said:
-            self._state.publish(String(data=said[0]))
-            self._owner.publish(String(data=said[1]))
-            self._said = said
-            self._report(decision.reasons)
-
-    def _take(self, source: str) -> Answer:
-        """Nobody gets authority beside a namesake: both would move the arm until the watch sees it."""
-        if self.count_publishers(f"guard/proposals/{source}") > 1:
-            return Answer(False, f"more than one node proposes as {source}")
-        had, answer = self.guard.owner, self.guard.take(source)
+    def take(self, source: str) -> Answer:
+        had, answer = self.guard.owner, super().take(source)
         if answer.ok and had is None and self.gripper:
             self.gripper.forget()
         return answer
 
-    def _watch(self) -> None:
-        """A second publisher on the command topic, or of the owner's proposals, is an emergency."""
-        found = self.get_publishers_info_by_topic(self._command.topic)
-        mine = next((e for e in found if self._is_mine(e)), None)
-        others = [e for e in found if e is not mine]  # a second guard has this one's name
-        if others:
-            self.guard.estop(
-                f"{', '.join(sorted({e.node_name for e in others}))} publishes on {self._command.topic} too"
-            )
-        self._hear_of(sorted(e.node_name for e in self.get_publishers_info_by_topic(self.site.profile.state_topic)))
-        owner = self.guard.owner
-        if owner and self.count_publishers(f"guard/proposals/{owner}") > 1:
-            self.guard.estop(f"{owner} has authority, and more than one node proposes as {owner}")
-
-    def _hear_of(self, tellers: list[str]) -> None:
-        """Who tells of joints. An arm and its gripper may do so apart; two arms on one topic are a mistake, of which
-        the reader hears one."""
-        if len(tellers) > 1 and tellers != self._tellers:
-            self.get_logger().warning(f"{', '.join(tellers)} all publish on {self.site.profile.state_topic}")
-        self._tellers = tellers
-
-    def _report(self, reasons: Sequence[str] = ()) -> None:
+    def report(self, reasons: Sequence[str] = ()) -> None:
         gripper, state = self.gripper.counts if self.gripper else {}, self.guard.state
-        figures: dict[str, object] = {
-            **{k: f"{c.count}" + (f" (last: {c.last})" if c.last else "") for k, c in self.guard.clips.items()},
+        figures = {
+            **self.figures(),
             **{f"joint state: {k}": n for k, n in self.reader.refused.items()},
             **{f"gripper: {k}": n for k, n in gripper.items()},
-            "state to command, ms": str(self.latency),
-            f"publishers of {self.site.profile.state_topic}": ", ".join(sorted(self._tellers)),
         }
         self._diagnostics(LEVELS[state], state + (f": {reasons[0]}" if reasons else ""), figures)
         self.latency.clear()
@@ -268,9 +180,6 @@ class GuardNode(ros.Node):
             if decision.velocity is None or not decision.velocity.any():
                 return
             time.sleep(self.dt)
-
-    def _is_mine(self, endpoint: Any) -> bool:
-        return (endpoint.node_name, endpoint.node_namespace) == (self.get_name(), self.get_namespace())
 
 
 class Commands:
@@ -298,7 +207,7 @@ class Commands:
 
     def _pose(self, decision: Decision) -> Any:
         message = self._type(header=header(self.node.now_s(), self.profile.base_frame))
-        pose = self.node.guard.tool_pose(decision.target)  # type: ignore[arg-type]
+        pose = self.node.guard.tool_pose(decision.target)
         for part, names, values in (
             (message.pose.position, "xyz", pose[:3]),
             (message.pose.orientation, "xyzw", pose[3:]),

@@ -11,24 +11,29 @@ from robolearn.errors import ConfigError
 
 
 class Line:
-    """A connection that delays by `delay_s` and up to `jitter_s` more, and loses a share; order may change."""
+    """A connection that delays by `delay_s` and up to `jitter_s` more, and loses a share. Order may change, but not
+    where it is `ordered`, as in a radio's queue."""
 
-    def __init__(self, delay_s: float, jitter_s: float, loss: float, seed: int):
+    def __init__(self, delay_s: float, jitter_s: float, loss: float, seed: int, ordered: bool = False):
         if not (delay_s >= 0.0 and jitter_s >= 0.0 and 0.0 <= loss < 1.0):
             raise ConfigError(
                 f"delay_s and jitter_s must be at least 0, loss in [0, 1), got {delay_s}, {jitter_s}, {loss}"
             )
         self.delay_s, self.jitter_s, self.loss = delay_s, jitter_s, loss
+        self._ordered, self._latest_s = ordered, 0.0
         self._random, self._order = random.Random(seed), itertools.count()
         self._waiting: list[tuple[float, int, Callable[[], object]]] = []
 
-    def send(self, now_s: float, deliver: Callable[[], object]) -> None:
-        if self._random.random() < self.loss:
+    def send(self, now_s: float, deliver: Callable[[], object], repeated: bool = False) -> None:
+        """`repeated`: until it is there, so that it is never lost."""
+        if not repeated and self._random.random() < self.loss:
             return
         if not (self.delay_s or self.jitter_s):
             deliver()
             return
         due = now_s + self.delay_s + self.jitter_s * self._random.random()
+        if self._ordered:
+            due = self._latest_s = max(due, self._latest_s)
         heapq.heappush(self._waiting, (due, next(self._order), deliver))
 
     def deliver(self, now_s: float) -> None:

@@ -2,7 +2,9 @@
 
 Topics below the robot's namespace: the robot's state; the goals that the policy reads, by name (`goal`:
 geometry_msgs/PoseStamped, others std_msgs/Float64MultiArray, latched); objects as `objects/NAME`
-(geometry_msgs/PoseStamped). Services (std_srvs/Trigger): `policy/start` takes authority from the guard and starts an
+(geometry_msgs/PoseStamped). A quadrotor's policy hovers where it is started, or flies the parameter `trajectory`
+(figure_eight, circle; `size_m`, `period_s`) from there, until `goal` says where; `policy/goal` (nav_msgs/Odometry)
+tells where it should be. Services (std_srvs/Trigger): `policy/start` takes authority from the guard and starts an
 episode where the robot stands, `policy/stop` gives it back, `policy/reset` starts a new episode on the way.
 `/diagnostics` once a second: rate, jitter, inference time, age of the state.
 
@@ -21,14 +23,16 @@ import torch
 
 from real import ros
 from real.connection import Trigger, shown
+from real.flight.link import FlightLink, FlightPipeline
 from real.link import Link
 from real.nodes.report import OK, WARN, Report
 from real.nodes.run import run
 from real.pipeline import Pipeline
-from real.site import parameter, read_site
+from real.site import FlightSite, Site, parameter, read_any_site
 from real.spread import Spread
 from robolearn import runs
 from robolearn.errors import ConfigError
+from robolearn.spec import PolicySpec
 
 SOURCE = "policy"
 REPORT_S = 1.0
@@ -39,17 +43,16 @@ AGAIN_S = 0.2
 class PolicyNode(ros.Node):
     def __init__(self) -> None:
         super().__init__("policy")
-        self.site = read_site(self)
+        self.site = read_any_site(self)
         where = parameter(self, "run", "")
         if not where:
             raise ConfigError("the policy node needs `run`: a run's folder, a bundle, or last")
         _, self.bundle = runs.load_bundle(where)
         self.bundle.require(self.site.robot)
         self.bundle.require_hardware()
-        self.pipeline = Pipeline(self.bundle.spec, self.site.robot)
-        self.link = Link(self, self.site, self.pipeline, SOURCE)
-        self.policy = self.bundle.policy
-        self.dt, self._patience_s = self.pipeline.dt, self.site.profile.limits.stop_after_s
+        self.link = _link_of(self, self.site, self.bundle.spec)
+        self.pipeline, self.policy = self.link.pipeline, self.bundle.policy
+        self.dt, self._patience_s = self.pipeline.dt, self.link.patience_s
         self.running = False
         self._start_when_ready = parameter(self, "start", False)
         self._asked_s = self._refused_s = -math.inf  # the guard, for authority, on the steady clock
@@ -156,7 +159,7 @@ class PolicyNode(ros.Node):
         self.ages.add(link.age_s())
         if self._proposed and link.reference is not None and pipeline.follow(link.reference):
             self.counts["clipped by the guard"] += 1
-        action = self.policy.act(pipeline.observe(link.state(), link.goals.scene()))
+        action = self.policy.act(pipeline.observe(link.state(), link.scene()))
         link.propose(pipeline.command(action))
         self.counts["proposals"] += 1
         self._proposed = True
@@ -168,6 +171,12 @@ class PolicyNode(ros.Node):
         self._diagnostics(OK if self.running else WARN, "running" if self.running else "waits", figures)
         for spread in spreads.values():
             spread.clear()
+
+
+def _link_of(node: Any, site: Site | FlightSite, spec: PolicySpec) -> Link | FlightLink:
+    if isinstance(site, FlightSite):
+        return FlightLink(node, site, FlightPipeline(spec, site.robot), SOURCE)
+    return Link(node, site, Pipeline(spec, site.robot), SOURCE)
 
 
 def _answer(call: Any, request: Any, response: Any) -> Any:

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from real.flight.state import SETPOINTS
+from real.safety.flight_limits import FlightLimits
 from real.safety.limits import GuardLimits
 from robolearn.errors import ConfigError, unknown
 
@@ -116,3 +118,31 @@ class ArmProfile(RobotProfile):
     def watchdog_s(self) -> float | None:
         """Of the interface in use."""
         return self.watchdogs_s[self.command_interface]
+
+
+@dataclass(frozen=True)
+class QuadrotorProfile(RobotProfile):
+    """A quadrotor behind Crazyswarm2's topics and services. Its state is a geometry_msgs/PoseStamped in the frame
+    `base_frame`."""
+
+    limits: FlightLimits
+    level_after_s: float
+    """Without a set-point for so long its firmware levels it by itself,"""
+    cut_after_s: float
+    """and for so long it cuts the motors."""
+    state_delay_s: float
+    """Of the radio, from the estimate to the stamp."""
+    odom_topic: str = "odom"
+    """nav_msgs/Odometry, for the velocity; empty: from the poses."""
+    gyro_topic: str = ""
+    """crazyflie_interfaces/LogDataGeneric of gyro.x, gyro.y, gyro.z; empty: from the poses."""
+    status_topic: str = "status"
+    command_interface: str = "attitude"
+    """One of `real.flight.state.SETPOINTS`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.command_interface not in SETPOINTS:
+            raise ConfigError(unknown("command interface", self.command_interface, list(SETPOINTS)))
+        if not 0.0 <= self.state_delay_s < 1.0:
+            raise ConfigError(f"profile of {self.robot}: state_delay_s must be in [0, 1), got {self.state_delay_s}")

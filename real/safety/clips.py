@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 log = logging.getLogger(__name__)
@@ -13,6 +14,10 @@ TIMING = ("clock", "gap")
 CHECKS = (
     "workspace_box", "joint_position", "joint_velocity", "joint_acceleration", "joint_jerk", "cartesian_speed",
     "reference_error", "force_torque", "self_collision", "floor",
+)  # fmt: skip
+FLIGHT_CHECKS = (
+    "geofence", "speed", "acceleration", "tilt", "tilt_rate", "yaw_rate", "thrust", "measured_tilt", "measured_rates",
+    "battery",
 )  # fmt: skip
 QUIET_S = 1.0
 """A kind of clip is logged at most that often; all are counted."""
@@ -40,8 +45,8 @@ class Count:
 class Counters(dict[str, Count]):
     """Of every kind, from the start."""
 
-    def __init__(self) -> None:
-        super().__init__({kind: Count() for kind in (*REFUSALS, *TIMING, *CHECKS)})
+    def __init__(self, checks: Sequence[str] = CHECKS) -> None:
+        super().__init__({kind: Count() for kind in (*REFUSALS, *TIMING, *checks)})
 
     def add(self, clip: Clip, now_s: float) -> None:
         had = self[clip.kind]

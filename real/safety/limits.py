@@ -1,4 +1,4 @@
-"""The guard's limits: every one has a value, and a site can only tighten them."""
+"""What every guard's limits are: each has a value, and a site can only tighten them; and those of an arm's guard."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -22,14 +22,67 @@ _JOINTS = {
     "joint_jerk_radps3": "jerk_limit",
 }
 """Limits that the RobotSpec has too, and what it calls them."""
-_UPWARDS = ("joint_lower_rad", "box_lower_m", "floor_m", "clearance_m")
-"""Tighter is larger; for all others it is smaller."""
-_SIGNED = (*_UPWARDS, "joint_upper_rad", "box_upper_m")
+L = TypeVar("L", bound="Limits")
 
 
 @dataclass(frozen=True)
-class GuardLimits:
-    """Joint tuples run over `RobotSpec.arm_joints`; places are in the base frame."""
+class Limits:
+    """Numbers and tuples of numbers, all finite; above 0 unless `SIGNED` names them."""
+
+    UPWARDS: ClassVar[tuple[str, ...]] = ()
+    """Tighter is larger; for all others it is smaller."""
+    SIGNED: ClassVar[tuple[str, ...]] = ()
+    RANGES: ClassVar[tuple[tuple[str, str], ...]] = ()
+    """Names of lower ends, each with that of the upper one."""
+
+    def __post_init__(self) -> None:
+        for name, value in self._each():
+            signed = name.startswith(self.SIGNED)
+            if not math.isfinite(value) or (value <= 0.0 and not signed):
+                must = "finite" if signed else "finite and above 0"
+                raise ConfigError(f"guard limit {name} must be {must}, got {value}")
+        for low, high in self.RANGES:
+            for (a_name, a), (b_name, b) in zip(self._of(low), self._of(high), strict=True):
+                if a >= b:
+                    raise ConfigError(f"guard limit {a_name} = {a} must be below {b_name} = {b}")
+
+    def tightened(self: L, changes: Mapping[str, Any]) -> L:
+        """With a site's values, by name. Raises ConfigError that names both values of every one that is looser."""
+        known = [f.name for f in dataclasses.fields(self)]
+        for name in changes:
+            if name not in known:
+                raise ConfigError(unknown("guard limit", name, known))
+        changed = dataclasses.replace(self, **{n: _like(n, v, getattr(self, n)) for n, v in changes.items()})
+        changed.demand_within(self, "the robot's")
+        return changed
+
+    def demand_within(self, published: Limits, whose: str) -> None:
+        """Raise ConfigError, naming both values, for what is looser than `published`."""
+        pairs = zip(self._each(), published._each(), strict=True)
+        looser = [
+            f"{name} = {mine} is looser than {whose} {theirs}"
+            for (name, mine), (_, theirs) in pairs
+            if (mine < theirs if name.startswith(self.UPWARDS) else mine > theirs)
+        ]
+        if looser:
+            raise ConfigError("guard limits can only be tightened: " + "; ".join(looser))
+
+    def _each(self) -> list[tuple[str, float]]:
+        """Every number with its name, `name[i]` within a tuple."""
+        return [pair for f in dataclasses.fields(self) for pair in self._of(f.name)]
+
+    def _of(self, name: str) -> list[tuple[str, float]]:
+        value = getattr(self, name)
+        return [(f"{name}[{i}]", v) for i, v in enumerate(value)] if isinstance(value, tuple) else [(name, value)]
+
+
+@dataclass(frozen=True)
+class GuardLimits(Limits):
+    """Of an arm. Joint tuples run over `RobotSpec.arm_joints`; places are in the base frame."""
+
+    UPWARDS = ("joint_lower_rad", "box_lower_m", "floor_m", "clearance_m")
+    SIGNED = (*UPWARDS, "joint_upper_rad", "box_upper_m")
+    RANGES = (("joint_lower_rad", "joint_upper_rad"), ("box_lower_m", "box_upper_m"))
 
     joint_lower_rad: tuple[float, ...]
     joint_upper_rad: tuple[float, ...]
@@ -61,14 +114,7 @@ class GuardLimits:
     """Without a proposal: from when on the arm holds, and from when on it takes an explicit start."""
 
     def __post_init__(self) -> None:
-        for name, value in self._each():
-            if not math.isfinite(value) or (value <= 0.0 and not name.startswith(_SIGNED)):
-                must = "finite" if name.startswith(_SIGNED) else "finite and above 0"
-                raise ConfigError(f"guard limit {name} must be {must}, got {value}")
-        for low, high in (("joint_lower_rad", "joint_upper_rad"), ("box_lower_m", "box_upper_m")):
-            for i, (a, b) in enumerate(zip(getattr(self, low), getattr(self, high), strict=True)):
-                if a >= b:
-                    raise ConfigError(f"guard limit {low}[{i}] = {a} must be below {high}[{i}] = {b}")
+        super().__post_init__()
         if self.hold_after_s > self.stop_after_s:
             raise ConfigError(f"hold_after_s = {self.hold_after_s} must not exceed stop_after_s = {self.stop_after_s}")
 
@@ -77,27 +123,6 @@ class GuardLimits:
         """The specification's own limits of the arm's joints, and `others`."""
         joints: dict[str, Any] = {mine: spec.of(theirs, spec.arm_joints) for mine, theirs in _JOINTS.items()}
         return cls(**joints, **others)
-
-    def tightened(self, changes: Mapping[str, Any]) -> GuardLimits:
-        """With a site's values, by name. Raises ConfigError that names both values of every one that is looser."""
-        known = [f.name for f in dataclasses.fields(self)]
-        for name in changes:
-            if name not in known:
-                raise ConfigError(unknown("guard limit", name, known))
-        changed = dataclasses.replace(self, **{n: _like(n, v, getattr(self, n)) for n, v in changes.items()})
-        changed.demand_within(self, "the robot's")
-        return changed
-
-    def demand_within(self, published: GuardLimits, whose: str) -> None:
-        """Raise ConfigError, naming both values, for what is looser than `published`."""
-        pairs = zip(self._each(), published._each(), strict=True)
-        looser = [
-            f"{name} = {mine} is looser than {whose} {theirs}"
-            for (name, mine), (_, theirs) in pairs
-            if (mine < theirs if name.startswith(_UPWARDS) else mine > theirs)
-        ]
-        if looser:
-            raise ConfigError("guard limits can only be tightened: " + "; ".join(looser))
 
     def demand_fit(self, spec: RobotSpec) -> None:
         """Raise ConfigError unless these are limits of this robot, none looser than its specification's."""
@@ -115,14 +140,6 @@ class GuardLimits:
     def tool(self) -> ToolLimits:
         box = np.array(self.box_lower_m), np.array(self.box_upper_m)
         return ToolLimits(*box, self.tool_speed_mps, self.tool_rotation_radps)
-
-    def _each(self) -> list[tuple[str, float]]:
-        """Every number with its name, `name[i]` within a tuple."""
-        found: list[tuple[str, float]] = []
-        for name in (f.name for f in dataclasses.fields(self)):
-            value = getattr(self, name)
-            found += [(f"{name}[{i}]", v) for i, v in enumerate(value)] if isinstance(value, tuple) else [(name, value)]
-        return found
 
 
 def _like(name: str, value: Any, had: Any) -> Any:

@@ -141,7 +141,7 @@ class _Trial:
 
     def _episode(self, watcher: Watcher, k: int) -> Episode:
         from real.trial import run_episode
-        from real.watcher import TrialError
+        from real.listener import TrialError
 
         for left in reversed(range(TRIES)):
             try:

@@ -86,9 +86,10 @@ class CrazyflieTrack(FlightTask):
         return TermSpec(Field("velocity", (3,), "m/s", "world"), "velocity_error", {"command": "goal"})
 
     def _ahead(self) -> list[TermSpec]:
+        ahead = {"command": "ahead", "step_s": self.cfg.preview_step_s}
         return [
             TermSpec(Field("acceleration", (3,), "m/s2", "world"), "acceleration", {"command": "goal"}, sensed=False),
-            TermSpec(Field("ahead", (3 * self.cfg.preview,), "m", "world"), "preview", {"command": "ahead"}),
+            TermSpec(Field("ahead", (3 * self.cfg.preview,), "m", "world"), "preview", ahead),
         ]
 
     def setup(self, backend: Backend, generator: torch.Generator) -> None:

@@ -1,0 +1,120 @@
+"""A quadrotor's pose, odometry and status off the wire, read with suspicion.
+
+Crazyswarm2 stamps a message when it comes in, so that a stamp says nothing of the radio's delay, and goes on when the
+estimate has stopped. Velocity is that of `odom` (reference frame; its body rates are always zero and are not used), or
+of the difference of poses where no odometry comes; body rates are those of a log topic of the gyroscope (degrees a
+second), or of the difference of attitudes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from real.connection import BACK_S, NO_NUMBER, seconds, shown
+from real.flight.state import Flight, Floats, rotation_between, unit
+
+FASTEST_MPS, FASTEST_RADPS = 10.0, 35.0
+"""What a pose that is further from the last one than this leads cannot have measured, beside NOISE."""
+NOISE_M, NOISE_RAD = 0.05, 0.1
+PAIR_S = 0.05
+"""Odometry and log data count for a pose that is at most so much younger."""
+SHARE = 0.6
+"""Of the newest difference in a velocity, where no odometry comes."""
+
+
+class FlightReader:
+    """Messages as measurements; those that cannot be are counted in `refused`, by reason."""
+
+    def __init__(self, frame: str, future_s: float, frozen_s: float):
+        self.frame, self._future_s, self._frozen_s = frame, future_s, frozen_s
+        self.latest: Flight | None = None
+        self.refused: dict[str, int] = {}
+        self._changed_s = self._now_s = -math.inf  # when the pose was not the one before
+        self._raw: Floats | None = None
+        self._velocity: tuple[float, Floats] | None = None
+        self._rates: tuple[float, Floats] | None = None
+
+    def pose(self, message: Any, now_s: float) -> bool:
+        """A PoseStamped."""
+        if now_s < self._now_s - BACK_S:
+            self.latest, self._velocity, self._rates, self._changed_s = None, None, None, now_s
+        self._now_s = now_s
+        p, q, stamp_s = message.pose.position, message.pose.orientation, seconds(message.header.stamp)
+        raw = np.array([p.x, p.y, p.z, q.x, q.y, q.z, q.w])
+        turn = unit(raw[3:])
+        reason = self._nonsense(message.header.frame_id, raw, turn, stamp_s, now_s)
+        if reason or turn is None:
+            return self._refuse(reason)
+        velocity, rates = self._moving(raw[:3], turn, stamp_s)
+        self.latest = Flight(stamp_s, raw[:3], turn, velocity, rates)
+        return True
+
+    def odom(self, message: Any, now_s: float) -> bool:
+        """An Odometry: its velocity alone."""
+        v, stamp_s = message.twist.twist.linear, seconds(message.header.stamp)
+        velocity = np.array([v.x, v.y, v.z])
+        if not np.isfinite(velocity).all():
+            return self._refuse(f"odometry: {NO_NUMBER}")
+        if np.linalg.norm(velocity) > FASTEST_MPS:
+            return self._refuse("odometry: faster than it can be")
+        if not stamp_s <= now_s + self._future_s:
+            return self._refuse("odometry: its stamp lies in the future")
+        self._velocity = stamp_s, velocity
+        if self.latest is not None and abs(self.latest.stamp_s - stamp_s) < 1e-3:  # of the same moment, but later
+            self.latest = replace(self.latest, velocity=velocity)
+        return True
+
+    def gyro(self, message: Any, now_s: float) -> bool:
+        """A log block of body rates about x, y, z, degrees a second."""
+        rates, stamp_s = np.radians(np.asarray(message.values, dtype=np.float64)), seconds(message.header.stamp)
+        if rates.shape != (3,) or not np.isfinite(rates).all():
+            return self._refuse("gyroscope: not three numbers")
+        if abs(rates).max() > FASTEST_RADPS or not stamp_s <= now_s + self._future_s:
+            return self._refuse("gyroscope: faster than it can be, or of the future")
+        self._rates = stamp_s, rates
+        return True
+
+    def _moving(self, place: Floats, turn: Floats, stamp_s: float) -> tuple[Floats, Floats]:
+        """Velocity and body rates at a new pose."""
+        had = self.latest
+        velocity, rates = np.zeros(3), np.zeros(3)
+        if had is not None and stamp_s - had.stamp_s < 0.5:
+            dt = stamp_s - had.stamp_s
+            velocity = had.velocity + SHARE * ((place - had.position) / dt - had.velocity)
+            rates = rotation_between(had.turn, turn) / dt
+        if self._velocity is not None and stamp_s - self._velocity[0] < PAIR_S:
+            velocity = self._velocity[1]
+        if self._rates is not None and stamp_s - self._rates[0] < PAIR_S:
+            rates = self._rates[1]
+        return velocity, rates
+
+    def _nonsense(self, frame: str, raw: Floats, turn: Floats | None, stamp_s: float, now_s: float) -> str:
+        """What is wrong with a pose, or nothing."""
+        if frame != self.frame:
+            return f"its frame is {shown(frame)}, not {self.frame}"
+        if not np.isfinite(raw).all():
+            return NO_NUMBER
+        if turn is None:
+            return "its quaternion is no rotation"
+        if math.isnan(stamp_s) or stamp_s > now_s + self._future_s:
+            return "its stamp lies in the future"
+        had = self.latest
+        if had is not None and stamp_s <= had.stamp_s:
+            return "its stamp is not newer than the last"
+        if self._raw is None or (raw != self._raw).any():
+            self._raw, self._changed_s = raw, stamp_s
+        if stamp_s - self._changed_s > self._frozen_s:
+            return "it is frozen: bit by bit the same"
+        if had is None or stamp_s - had.stamp_s > 1.0:  # after so long it may be anywhere
+            return ""
+        dt = stamp_s - had.stamp_s
+        far, turned = np.linalg.norm(raw[:3] - had.position), np.linalg.norm(rotation_between(had.turn, turn))
+        return "it jumped" if far > NOISE_M + FASTEST_MPS * dt or turned > NOISE_RAD + FASTEST_RADPS * dt else ""
+
+    def _refuse(self, reason: str) -> bool:
+        self.refused[reason] = self.refused.get(reason, 0) + 1
+        return False
