@@ -98,10 +98,12 @@ def measure(kind: str, seconds: float, folder: Path) -> str:
         for m in recording.messages():
             numbers[m.topic].add(int.from_bytes(m.data[4:8], "little"))
             count += 1
-        size = recording.size
+        size, dropped = recording.size, sum(recording.lost.values())
     kept, total = sum(map(len, numbers.values())), sum(sent.values())
+    missing = ", ".join(f"{sent[name] - len(got)} of {name}" for name, got in numbers.items() if len(got) < sent[name])
     return (
-        f"{kind:10} sent {total}, recorded {kept}, lost {total - kept}, twice {count - kept}; "
+        f"{kind:10} sent {total}, recorded {kept}, lost {total - kept}"
+        f"{f' ({missing}; {dropped} of them waited for the disk)' if missing else ''}, twice {count - kept}; "
         f"{size / MB / seconds:.1f} MB/s written; recorder {100 * share:.0f} % of a core"
     )
 

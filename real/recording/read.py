@@ -13,7 +13,7 @@ import yaml
 from real.recording.bag import METADATA
 from real.recording.read_mcap import McapReader
 from real.recording.read_sqlite import SqliteReader
-from real.recording.topic import Message, Topic
+from real.recording.topic import Message, Topic, UnbegunError
 from robolearn.errors import ConfigError, unknown
 
 NUMBER = re.compile(r"(\d+)$")
@@ -56,6 +56,8 @@ class Recording:
     metadata: dict[str, Any] | None
     """rosbag2's, of metadata.yaml."""
     topics: dict[str, Topic] = field(default_factory=dict)
+    unbegun: list[str] = field(default_factory=list)
+    """Files into which nothing was written: the recorder was killed when it made them."""
 
     @property
     def size(self) -> int:
@@ -64,11 +66,12 @@ class Recording:
 
     @property
     def complete(self) -> bool:
-        return all(reader.complete for reader in self.readers)
+        return not self.unbegun and all(reader.complete for reader in self.readers)
 
     @property
     def trouble(self) -> list[str]:
-        return [f"{f.name}: {text}" for f, r in zip(self.files, self.readers, strict=True) for text in r.trouble]
+        found = [f"{f.name}: {text}" for f, r in zip(self.files, self.readers, strict=True) for text in r.trouble]
+        return found + [f"{name}: is empty" for name in self.unbegun]
 
     @property
     def lost(self) -> dict[str, int]:
@@ -115,7 +118,8 @@ def open_bag(path: Path) -> Recording:
             return open_bag(path.parent)
         if path.suffix not in READERS:
             raise ConfigError(f"{path} is no file of a bag: {' or '.join(READERS)} expected")
-        return _opened(path, [path], None)
+        reader = READERS[path.suffix](path)
+        return Recording(path, [path], [reader], None, dict(reader.topics))
     metadata = _metadata(path / METADATA)
     files = _files(path)
     if not files:
@@ -124,11 +128,13 @@ def open_bag(path: Path) -> Recording:
         raise ConfigError(f"{path} is no bag: it holds no {' or '.join(f'*{s}' for s in READERS)}{hint}")
     if (metadata or {}).get("compression_mode", "").lower() == "message":
         raise ConfigError(f"{path}: messages compressed one by one are not read here; use ros2 bag convert")
-    return _opened(path, files, metadata)
-
-
-def _opened(path: Path, files: list[Path], metadata: dict[str, Any] | None) -> Recording:
-    recording = Recording(path, files, [READERS[file.suffix](file) for file in files], metadata)
+    readers, unbegun = dict[Path, Reader](), list[str]()
+    for file in files:
+        try:
+            readers[file] = READERS[file.suffix](file)
+        except UnbegunError:
+            unbegun.append(file.name)
+    recording = Recording(path, list(readers), list(readers.values()), metadata, unbegun=unbegun)
     for reader in recording.readers:
         recording.topics |= {name: t for name, t in reader.topics.items() if name not in recording.topics}
     return recording

@@ -13,7 +13,7 @@ import yaml
 
 from real.recording import mcap
 from real.recording.mcap import MAGIC, RECORD, zstd
-from real.recording.topic import Message, Topic
+from real.recording.topic import Message, Topic, UnbegunError
 from robolearn.errors import ConfigError
 
 MESSAGE_HEAD = 22
@@ -40,7 +40,10 @@ class McapReader:
         self._names: dict[int, str] = {}
         self._map: mmap.mmap | None = None
         with path.open("rb") as file:
-            if file.read(len(MAGIC)) != MAGIC:
+            begin = file.read(len(MAGIC))
+            if begin != MAGIC:
+                if MAGIC.startswith(begin):
+                    raise UnbegunError(f"{path} is no MCAP file yet: it is empty")
                 raise ConfigError(f"{path} is no MCAP file: it does not begin like one")
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._data = memoryview(self._map)

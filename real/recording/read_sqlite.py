@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from real.recording.read_mcap import offers_of
-from real.recording.topic import Message, Topic
+from real.recording.topic import Message, Topic, UnbegunError
 from robolearn.errors import ConfigError
 
 EVERY = 1000
@@ -39,6 +39,8 @@ class SqliteReader:
         db.text_factory = lambda data: data.decode(errors="replace")
         try:
             tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            if not tables:
+                raise UnbegunError(f"{self.path} is no bag yet: it has no tables")
             if not {"topics", "messages"} <= tables:
                 raise ConfigError(f"{self.path} is no bag: it has no tables of topics and messages")
             self._learn(db, "message_definitions" in tables)

@@ -8,10 +8,13 @@ from pathlib import Path
 
 from real.recording.topic import Topic
 
+# A checkpoint of the log waits for the disk: after 64 MB, not after 4 as by default.
 SCHEMA = """
 PRAGMA page_size = 4096;
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = NORMAL;
+PRAGMA wal_autocheckpoint = 16384;
+BEGIN;
 CREATE TABLE schema(schema_version INTEGER PRIMARY KEY, ros_distro TEXT NOT NULL);
 CREATE TABLE metadata(id INTEGER PRIMARY KEY, metadata_version INTEGER NOT NULL, metadata TEXT NOT NULL);
 CREATE TABLE topics(id INTEGER PRIMARY KEY, name TEXT NOT NULL, type TEXT NOT NULL,
@@ -22,6 +25,7 @@ CREATE TABLE messages(id INTEGER PRIMARY KEY, topic_id INTEGER NOT NULL, timesta
   data BLOB NOT NULL);
 CREATE INDEX timestamp_idx ON messages (timestamp ASC);
 INSERT INTO schema VALUES (4, '');
+COMMIT;
 """
 ROW_BYTES = 40
 """What a message takes beside its data, about."""

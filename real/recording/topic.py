@@ -8,7 +8,13 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from robolearn.errors import ConfigError
+
 DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+class UnbegunError(ConfigError):
+    """A file of a bag that was made, and into which nothing was written yet."""
 
 
 @dataclass(frozen=True)

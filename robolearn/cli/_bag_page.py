@@ -69,25 +69,23 @@ def _head(recording: Recording, found: Found) -> str:
 
 def _joints(group: list[Series]) -> str:
     """A panel a joint, a line a topic: commands lie on what was measured."""
+    group = sorted(group, key=lambda s: -len(s.names))  # the arm before its gripper
     names = list(dict.fromkeys(name for s in group for name in s.names))[:MOST]
+    colours = [COLOURS[k % len(COLOURS)] for k in range(len(group))]
     rows = -(-len(names) // 2)
     figure, axes = _plots._figure(rows, 2, 9.6, 0.5 + 1.6 * rows, sharex=True)
     for axis, name in zip(axes.flat, names, strict=False):
-        for s, colour in zip(group, COLOURS * len(group), strict=False):
+        for s, colour in zip(group, colours, strict=True):
             if name in s.names:
                 _draw(axis, s, s.names.index(name), colour, s.topic)
         axis.set_title(name, fontsize=9)
     for axis in list(axes.flat)[len(names) :]:
         axis.axis("off")
-    _label(axes, group)
-    return _plots._svg(figure)
-
-
-def _label(axes: Any, group: list[Series]) -> None:
     for axis in axes[-1]:
         axis.set_xlabel("time (s)")
-    if len(group) > 1:
-        axes.flat[0].legend(frameon=False, fontsize=8, labelcolor=INK)
+    legend = " &nbsp; ".join(f'<span style="color:{colour}">&#9632;</span> {html.escape(s.topic)}'
+                             for s, colour in zip(group, colours, strict=True))  # fmt: skip
+    return f'<p class="small">{legend}</p>{_plots._svg(figure)}'
 
 
 def _draw(axis: Any, s: Series, column: int, colour: str, label: str) -> None:

@@ -119,9 +119,16 @@ def progress(recording: Recording, title: str) -> Iterator[Callable[[int], None]
     """Takes the bytes that were read."""
     from robolearn.loops.log import Display
 
-    total = max(1, recording.size // MB)
+    total, last = max(1, recording.size // MB), 0
     with Display(total, f"{title} MB") as display:
-        yield lambda done: display.update(min(done // MB, total), {}) if done >= MB else None
+
+        def update(done: int) -> None:
+            nonlocal last
+            if (now := min(done // MB, total)) > last:
+                last = now
+                display.update(now, {})
+
+        yield update
 
 
 def _tell(recording: Recording) -> None:

@@ -60,6 +60,16 @@ def test_a_bag_without_metadata_is_read(tmp_path: Path, kind: dict[str, Any]) ->
         assert len(list(recording.messages())) == 33
 
 
+def test_a_file_that_was_only_made_does_not_hide_the_others(tmp_path: Path, kind: dict[str, Any]) -> None:
+    """A kill in the moment of a split."""
+    write(tmp_path / "bag", messages(30), **kind)
+    suffix = next((tmp_path / "bag").glob("bag_0.*")).suffix
+    (tmp_path / f"bag/bag_1{suffix}").touch()
+    with open_bag(tmp_path / "bag") as recording:
+        assert len(list(recording.messages())) == 33
+        assert not recording.complete and recording.trouble == [f"bag_1{suffix}: is empty"]
+
+
 def test_a_damaged_chunk_is_left_out_and_named(tmp_path: Path) -> None:
     sent = messages(40)
     write(tmp_path / "bag", sent, every=11)
@@ -98,7 +108,7 @@ def test_rubbish_is_read_or_refused_in_a_line(tmp_path: Path, kind: dict[str, An
         ("empty", (), "is no bag"),
         ("notes.txt", b"hello", "no file of a bag"),
         ("bag.mcap", b"hello", "is no MCAP file"),
-        ("bag.mcap", b"", "is no MCAP file"),
+        ("bag.mcap", b"", "it is empty"),
         ("bag.db3", b"hello, this is text", "is no SQLite file"),
         ("bag.db3", b"SQLite format 3\0rubbish", "cannot be read"),
         ("bag.db3", b"", "no tables"),
