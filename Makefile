@@ -47,7 +47,7 @@ clean:  ## remove what can be made again, the environment too
 
 # The old stamp goes first: an interrupted set-up must not look complete.
 $(DEMO_READY): EXTRAS := mujoco,bullet,flight,report,export,ros
-$(TEST_READY): EXTRAS := mujoco,bullet,flight,report,export,ros,dev
+$(TEST_READY): EXTRAS := mujoco,bullet,flight,report,export,ros,vision,dev
 $(DEMO_READY) $(TEST_READY): $(SETUP_INPUTS)
 	@rm -f $(DEMO_READY) $(TEST_READY)
 	@tools/setup.sh install $(EXTRAS)

@@ -23,7 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("arrays", "rotations"),
     ("spec",),
     ("robots", "urdf", "kinematics"),
-    ("state", "limits", "trajectories"),
+    ("state", "limits", "trajectories", "pointcloud"),
     ("observation", "actions", "env", "nets"),
     ("policies",),
     ("bundle", "export", "data"),
@@ -51,11 +51,16 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "mujoco_warp": ("sim/backends/mujoco_warp*.py",),
     "pybullet": ("sim/backends/pybullet*.py", "sim/backends/bullet*.py"),
     "isaaclab": ("sim/backends/isaaclab*.py",),
+    **dict.fromkeys(("cv2", "open3d"), ("real/perception/*",)),
     "newton": ("sim/backends/isaaclab*.py", "sim/backends/newton*.py"),
     **dict.fromkeys(("torchvision", "timm", "open_clip", "lerobot", "pickle", "cPickle", "dill", "joblib"), ()),
 }
 LOADERS = ("lazy", "load", "import_module", "__import__")
-MEETING_PLACES = ("robolearn/cli/*", "real/nodes/twin_arm.py")  # where sim and real may meet
+MEETING_PLACES = (  # where sim and real may meet
+    "robolearn/cli/*",
+    "real/nodes/twin_arm.py",
+    "real/nodes/camera_scene.py",
+)
 
 
 @dataclass(frozen=True)

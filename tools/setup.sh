@@ -10,7 +10,7 @@ VENV=.venv # fixed: an editable install belongs to one source tree
 TORCH=${TORCH:-2.13.0}
 CPU_INDEX=https://download.pytorch.org/whl/cpu
 LOG=$PWD/.setup.log
-LIBRARIES="libegl1 libgl1" # MuJoCo draws off screen with them
+LIBRARIES="libegl1 libgl1 libgomp1 libusb-1.0-0" # MuJoCo draws off screen with the first two; Open3D loads all but EGL
 
 say() { echo "setup: $*"; }
 die() { printf 'setup: %s\n' "$@" >&2; exit 1; }
