@@ -179,6 +179,12 @@ def object_rotation_6d_ee(robot: RobotState, scene: SceneState, name: str) -> Te
 
 
 @term
+def point_cloud(scene: SceneState, sensor: str) -> Tensor:
+    """(B, n, 3) m in the base frame: what `robolearn.pointcloud.cloud` made of that depth camera's picture."""
+    return scene.sensors[sensor]
+
+
+@term
 def height_error(scene: SceneState, name: str, command: str) -> Tensor:
     """(B, 1) m: the commanded height, in the base frame, less that of the object's centre."""
     return scene.commands[command] - scene.objects[name].pose[:, 2:3]

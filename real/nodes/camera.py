@@ -42,7 +42,7 @@ from real.site import parameter, read_site
 from real.spread import Spread
 from robolearn.errors import ConfigError, UserError
 
-REPORT_S, AGAIN_S, SILENT_S = 1.0, 1.0, 1.0
+REPORT_S, AGAIN_S, SILENT_S = 1.0, 1.0, 2.0
 OLD_S = 0.5
 """A robot that was not heard for so long is not drawn."""
 
@@ -65,7 +65,7 @@ class CameraNode(ros.Node):
         self._small = self.create_publisher(CompressedImage, f"{topic}/compressed", NEWEST) if small else None
         self._info = self.create_publisher(CameraInfo, f"camera/{self.name}/camera_info", NEWEST)
         self.counts, self.periods, self.drawing = {"pictures": 0, "dropped": 0, "opened": 0}, Spread(), Spread()
-        self.trouble, self._last_s, self._began_s = "", -math.inf, time.monotonic()
+        self.trouble, self._last_s = "", -math.inf
         self.stopping = threading.Event()
         self._open = self._chosen()
         self._source: Source | None = self._open()
@@ -74,6 +74,7 @@ class CameraNode(ros.Node):
             self.get_logger().warning(f"{self.name} has no calibration: who needs its lens will refuse its pictures")
         self._reader = threading.Thread(target=self._read_on, daemon=True)
         self._reader.start()
+        self._began_s = time.monotonic()
         self.create_timer(REPORT_S, self._say)
         self.get_logger().info(f"pictures on {topic}, frame {self.frame_id}")
 
@@ -178,7 +179,7 @@ class Simulated:
         self._studio = Studio(site.robot, task, camera, tags, family)
         self._joints = JointReader(site.wire_names(), site.robot, site.profile.limits.future_s)
         self._objects: dict[str, np.ndarray] = {}
-        self._due_s, self._drawn_s = time.monotonic(), -math.inf
+        self._due_s, self._drawn_s, self._ready = time.monotonic(), -math.inf, False
         node.create_subscription(JointState, site.profile.state_topic, self._on_joints, SENSED)
         gripper = site.profile.gripper
         if gripper and gripper.state_topic:
@@ -195,6 +196,9 @@ class Simulated:
             self._objects[name] = pose[0].double().numpy()
 
     def read(self) -> Frame:
+        if not self._ready:  # the first picture takes a second, after which what was drawn is old
+            self._studio.picture()
+            self._ready = True
         period_s = 1.0 / self._node.rate_hz
         time.sleep(max(0.0, self._due_s - time.monotonic()))
         self._due_s = max(self._due_s, time.monotonic() - period_s) + period_s

@@ -89,6 +89,9 @@ class SimulatedCfg:
     scene: str = option(MISSING, "task whose scene the camera is in; robolearn list tasks")
     robot: str = option("franka", "profile of the scene's robot")
     view: str = option("view", "camera of the scene")
+    eye_m: tuple[float, float, float] = option((0.0, 0.0, 0.0), "in place of `view`: where it is, in the base frame")
+    target_m: tuple[float, float, float] = option((0.0, 0.0, 0.0), "what it looks at")
+    fov_deg: float = option(45.0, "its vertical angle")
     width: int = option(640, "of the pictures")
     height: int = option(480, "of the pictures")
     name: str = option("camera", "of the camera, for the files")
@@ -184,11 +187,12 @@ def _hand_eye(options: HandEyeCfg) -> int:
 def _simulated(options: SimulatedCfg) -> int:
     import dataclasses
 
-    from real.nodes.camera_scene import Studio, camera_of, lens_of
+    from real.nodes.camera_scene import Studio, camera_at, camera_of, lens_of
     from real.perception import hand_eye, lens
 
     profile = profile_of(options.robot)
-    view = camera_of(options.scene, options.view)
+    own = camera_at(options.eye_m, options.target_m, options.fov_deg, "")
+    view = camera_of(options.scene, options.view) if options.eye_m == options.target_m else own
     camera = dataclasses.replace(view, width=options.width, height=options.height)
     if camera.link is not None:
         raise ConfigError(f"camera {options.view} is on a link of the robot; calibrate it as a real one (collect)")

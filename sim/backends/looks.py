@@ -22,7 +22,7 @@ from sim.scene import Decal, SceneCfg
 mujoco = lazy("mujoco", extra="mujoco")
 AXES = np.array([[0.87, 0.22, 0.2, 1.0], [0.25, 0.66, 0.3, 1.0], [0.16, 0.42, 0.88, 1.0]], np.float32)
 HIDDEN, SHOWN = 3, 1
-PLATE_M = 1e-4
+PLATE_M = 1.5e-5
 """Height of a decal's white above its object, and of the black above the white."""
 NEAR_M, FAR_M = 0.02, 100.0
 """What is nearer to a camera or further away is not drawn."""

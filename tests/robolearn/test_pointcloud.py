@@ -5,7 +5,10 @@ import math
 import pytest
 import torch
 
+from robolearn.observation import ObservationTerms
 from robolearn.pointcloud import CloudCfg, cloud, deproject, evenly, inside, measured, outliers, voxel_means
+from robolearn.spec import Field, ObservationSpec, TermSpec
+from robolearn.state import RobotState, SceneState
 
 LENS = torch.tensor([100.0, 50.0, 1.0, 0.0])  # fx, fy, cx, cy
 STILL = torch.tensor([[0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]])
@@ -78,6 +81,19 @@ def test_an_environment_sees_what_it_sees_alone():
 def test_a_camera_that_sees_nothing_gives_zeros_and_says_so():
     points, found = cloud(torch.full((1, 4, 4), math.nan), LENS, STILL, CloudCfg(points=5, voxel_m=0.1))
     assert found.tolist() == [0] and not points.any()
+
+
+def test_a_cloud_is_an_observation_of_its_own_key():
+    """Beside the group's vector, shaped as the specification says."""
+    still = CloudCfg(points=5)
+    points, _ = cloud(torch.ones(2, 3, 4), LENS, STILL.repeat(2, 1), still)
+    field = Field("cloud", (5, 3), "m", "base", kind="point_cloud")
+    spec = ObservationSpec({"policy": (TermSpec(field, "point_cloud", {"sensor": "wrist"}),)})
+    terms = ObservationTerms(spec, "cpu")
+    robot = RobotState(*(torch.zeros(2, 1) for _ in range(7)), chain=None)
+    frames = terms.frames(robot, SceneState(sensors={"wrist": points}), torch.zeros(2, 1))
+    terms.check(frames)
+    assert list(frames) == ["policy/cloud"] and torch.equal(frames["policy/cloud"], points)
 
 
 def test_a_point_far_from_all_others_is_an_outlier():
