@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Make the environment that the Makefile needs. Safe to interrupt and to repeat.
-#   tools/setup.sh install EXTRAS    .venv with this package (editable) and these extras, and system libraries
-#   tools/setup.sh torch PYTHON      torch alone, into the environment of that interpreter
+#   tools/setup.sh install EXTRAS [OPTIONAL]   .venv with this package (editable) and these extras, and system
+#                                              libraries; an optional extra that does not install is left out
+#   tools/setup.sh torch PYTHON                torch alone, into the environment of that interpreter
 # PYTHON (interpreter), TORCH (version), TORCH_INDEX (its package index) override the choices.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -112,6 +113,11 @@ install_torch() {
   fi
 }
 
+install_optional() { # an extra that is compiled here; alone, because it may fail
+  say "robolearn[$1] (compiled here: a few minutes)"
+  pip install --editable ".[$1]" >>"$LOG" 2>&1 || say "robolearn[$1] was left out: it could not be built (log: .setup.log)"
+}
+
 install_libraries() {
   command -v dpkg-query >/dev/null || return 0
   local name missing=""
@@ -135,8 +141,9 @@ case ${1:-} in
     install_torch
     say "robolearn[$2] and what it needs (a few minutes the first time; log: .setup.log)"
     logged pip install --editable ".[$2]"
+    if [ -n "${3:-}" ]; then install_optional "$3"; fi
     say "done"
     ;;
   torch) python=$2 && install_torch ;;
-  *) die "usage: tools/setup.sh install EXTRAS | torch PYTHON" ;;
+  *) die "usage: tools/setup.sh install EXTRAS [OPTIONAL] | torch PYTHON" ;;
 esac

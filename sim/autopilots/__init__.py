@@ -1,0 +1,1 @@
+"""Real autopilots around our own dynamics."""
