@@ -59,6 +59,7 @@ LOADERS = ("lazy", "load", "import_module", "__import__")
 MEETING_PLACES = (  # where sim and real may meet
     "robolearn/cli/*",
     "real/nodes/twin_arm.py",
+    "real/nodes/twin_drone.py",
     "real/nodes/camera_scene.py",
 )
 
