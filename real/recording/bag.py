@@ -20,6 +20,8 @@ VERSION = 9
 MB = 10**6
 LEAST_SPLIT_MB = 1.0
 METADATA = "metadata.yaml"
+RECORDING = {"state": "recording"}
+"""Noted in the metadata until the bag is ended."""
 WHEN_FULL = "stop", "drop_oldest"
 
 
@@ -81,7 +83,7 @@ class Bag:
         self.bytes = 0
         """Of the messages, all together."""
         self.dropped_files = 0
-        self._lost: dict[str, str] = {}
+        self._notes = dict(RECORDING)
         self._numbers: dict[str, int] = {}
         self._next, self._closed_bytes, self._closed_sizes = 0, 0, list[int]()
         self._parts: list[Part] = []
@@ -163,7 +165,7 @@ class Bag:
 
     def close(self, lost: dict[str, int] | None = None) -> None:
         """`lost`: messages of each topic that came and could not be written."""
-        self._lost = {f"lost {name}": str(count) for name, count in (lost or {}).items() if count}
+        self._notes = {f"lost {name}": str(count) for name, count in (lost or {}).items() if count}
         self._close_file()
         self.write_metadata()
 
@@ -197,7 +199,7 @@ class Bag:
                 }
                 for part in self._parts
             ],
-            "custom_data": dict(self._lost) or None,
+            "custom_data": dict(self._notes) or None,
             "ros_distro": os.environ.get("ROS_DISTRO", ""),
         }
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import yaml
 
-from real.recording.bag import METADATA
+from real.recording.bag import METADATA, RECORDING
 from real.recording.read_mcap import McapReader
 from real.recording.read_sqlite import SqliteReader
 from real.recording.topic import Message, Topic, UnbegunError
@@ -65,8 +65,15 @@ class Recording:
         return sum(file.stat().st_size for file in self.files)
 
     @property
+    def _noted(self) -> dict[str, Any]:
+        noted = (self.metadata or {}).get("custom_data")
+        return noted if isinstance(noted, dict) else {}
+
+    @property
     def complete(self) -> bool:
-        return not self.unbegun and all(reader.complete for reader in self.readers)
+        """Whether the recorder ended it."""
+        ended = not RECORDING.items() <= self._noted.items() and not self.unbegun
+        return ended and all(reader.complete for reader in self.readers)
 
     @property
     def trouble(self) -> list[str]:
@@ -76,8 +83,7 @@ class Recording:
     @property
     def lost(self) -> dict[str, int]:
         """Messages that the recorder could not write, by topic, where it could say so."""
-        noted = (self.metadata or {}).get("custom_data") or {}
-        return {k.removeprefix("lost "): int(v) for k, v in noted.items() if str(k).startswith("lost ")}
+        return {k[5:]: int(v) for k, v in self._noted.items() if str(k).startswith("lost ") and str(v).isdigit()}
 
     def messages(self, topics: Collection[str] = (), progress: Callable[[int], object] = nothing) -> Iterator[Message]:
         """Of these topics, or all. ConfigError for one that is not there."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 import yaml
 from bag_samples import MS, OFFER, START_NS, STORE, TOPICS, image, messages, write
 from mcap.reader import make_reader
+from mcap.records import Chunk, MessageIndex
+from mcap.stream_reader import StreamReader
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import StoragePlugin, Writer
 
@@ -86,6 +89,22 @@ def test_a_file_says_type_hash_definition_and_qos(tmp_path: Path) -> None:
         assert (row[0], yaml.safe_load(row[1]), row[2]) == (each.type, [OFFER], each.hash)
     assert yaml.safe_load(info.metadata["serialized_metadata"])["message_count"] == 4
     assert summary.statistics.message_count == 4 and summary.statistics.channel_message_counts == {1: 3, 2: 1}
+
+
+def test_message_indexes_point_at_their_messages(tmp_path: Path) -> None:
+    write(tmp_path / "bag", messages(25), every=8)
+    with (tmp_path / "bag/bag_0.mcap").open("rb") as file:
+        records = list(StreamReader(file, emit_chunks=True).records)
+    chunk, found = b"", 0
+    for each in records:
+        if isinstance(each, Chunk):
+            chunk = each.data
+        elif isinstance(each, MessageIndex):
+            for log_ns, offset in each.records:
+                kind, _, channel, _, at, _ = struct.unpack_from("<BQHIQQ", chunk, offset)
+                assert (kind, channel, at) == (5, each.channel_id, log_ns)
+                found += 1
+    assert found == 28
 
 
 def test_metadata_have_the_fields_of_another_writer(tmp_path: Path) -> None:

@@ -60,6 +60,17 @@ def test_a_bag_without_metadata_is_read(tmp_path: Path, kind: dict[str, Any]) ->
         assert len(list(recording.messages())) == 33
 
 
+def test_a_bag_between_two_files_is_not_ended(tmp_path: Path, kind: dict[str, Any]) -> None:
+    bag = write(tmp_path / "bag", messages(30), end=False, **kind)
+    bag._close_file()
+    with open_bag(tmp_path / "bag") as recording:
+        assert not recording.complete and not recording.trouble
+    bag._open()
+    bag.close()
+    with open_bag(tmp_path / "bag") as recording:
+        assert recording.complete
+
+
 def test_a_file_that_was_only_made_does_not_hide_the_others(tmp_path: Path, kind: dict[str, Any]) -> None:
     """A kill in the moment of a split."""
     write(tmp_path / "bag", messages(30), **kind)
