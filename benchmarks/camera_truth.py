@@ -86,5 +86,5 @@ def tag_picture(eye: Eye, tag: Tag, family: str, place: Floats) -> NDArray[np.ui
     return eye.picture([marker(cells_of(family, tag.id), tag.size_m, place @ matrix(tag.pose))])
 
 
-def default_eye(seed: int, lens: Lens = LENS, sensor: Sensor | None = None) -> Eye:
-    return Eye(lens, sensor or Sensor(), seed=seed)
+def default_eye(seed: int, rays: int = 3) -> Eye:
+    return Eye(LENS, Sensor(), rays, seed)

@@ -29,9 +29,12 @@ Mounting = Literal["hand", "base"]
 LEAST_VIEWS = 8
 LEAST_TURN_DEG = 15.0
 """The tool must have turned so much, about two axes that are so far from parallel."""
-STEPS, ENOUGH = 50, 1e-10
-FAR_PX = 5.0
-"""A calibration whose corners are further off on average is none: a wrong board, poses of other pictures."""
+PIXEL, ARM_M, ARM_RAD = 0.1, 3e-4, 3e-4
+"""What a corner, and the tool's pose, may be off: standard deviations, each axis."""
+STEPS, ENOUGH = 50, 1e-7
+FAR_PX, HOPELESS_PX = 5.0, 100.0
+"""A calibration whose corners are further off on average is none: a wrong board, poses of other pictures; before it is
+refined, further off than the second."""
 
 
 class View(NamedTuple):
@@ -78,17 +81,25 @@ def calibrate(views: Sequence[View], lens: Lens, mounting: Mounting, parent_fram
     )  # from the camera's parent to the board's
     camera = _start(outer, seen)
     board = outer[0] @ camera @ seen[0]
+    first = [_off(view, far, camera, board, lens) for view, far in zip(views, outer, strict=True)]
+    _demand_fit(np.concatenate(first), HOPELESS_PX)
     camera, board, residuals = _refined(views, outer, camera, board, lens)
-    error_px = float(np.sqrt((residuals.reshape(-1, 2) ** 2).sum(1).mean()))
-    if error_px > FAR_PX:
-        raise ConfigError(
-            f"pictures and tool poses do not fit together (corners are {error_px:.0f} px off): is each "
-            "pose that of its picture, in the base frame, in m; does the board's size match?"
-        )
+    error_px = _demand_fit(residuals, FAR_PX)
     off = np.array([apart(board, far @ camera @ one) for far, one in zip(outer, seen, strict=True)])
     error_m, error_rad = np.sqrt((off**2).mean(0))
     return HandEye(mounting, parent_frame, transforms.pose(camera), transforms.pose(board), error_px, float(error_m),
                    float(error_rad), len(views))  # fmt: skip
+
+
+def _demand_fit(residuals: Floats, most_px: float) -> float:
+    """The root mean square distance of a corner, if it is not larger; else a ConfigError."""
+    error_px = float(np.sqrt((residuals.reshape(-1, 2) ** 2).sum(1).mean()))
+    if not error_px <= most_px:
+        raise ConfigError(
+            f"pictures and tool poses do not fit together (corners are {error_px:.0f} px off): is each "
+            "pose that of its picture, in the base frame, in m; does the board's size match?"
+        )
+    return error_px
 
 
 def demand_turns(tools: Sequence[Floats]) -> None:
@@ -132,25 +143,26 @@ def _start(outer: Sequence[Floats], seen: Sequence[Floats]) -> Floats:
 
 def _refined(views: Sequence[View], outer: Sequence[Floats], camera: Floats, board: Floats,
              lens: Lens) -> tuple[Floats, Floats, Floats]:  # fmt: skip
-    """Least squares over both (Levenberg-Marquardt), and the residuals (2 n,) px."""
-    backs = [inverse(far) for far in outer]
+    """Least squares over both (Levenberg-Marquardt), and the residuals (2 n,) px.
 
-    def residuals(step: Floats) -> Floats:
-        to_camera, of_board = inverse(camera @ exponential(step[:6])), board @ exponential(step[6:])
-        parts = []
-        for back, view in zip(backs, views, strict=True):
-            there = to_camera @ back @ of_board
-            points = view.corners.points @ there[:3, :3].T + there[:3, 3]
-            points[:, 2] = np.maximum(points[:, 2], 1e-3)  # what a bad start puts behind the camera
-            parts.append((lens.project(points) - view.corners.pixels).ravel())
-        return np.concatenate(parts)
+    Pixels and the arm are both uncertain, each arm pose for all corners of its picture alike; so a view's residuals are
+    weighed by what both make of them. Without the arm's share, half a millimetre of it costs up to two of the camera.
+    """
+    whiteners = [_whitener(view, far, camera, board, lens) for view, far in zip(views, outer, strict=True)]
 
-    damping, now = 1e-3, residuals(np.zeros(12))
+    def residuals(step: Floats) -> list[Floats]:
+        at, of = camera @ exponential(step[:6]), board @ exponential(step[6:])
+        return [_off(view, far, at, of, lens) for view, far in zip(views, outer, strict=True)]
+
+    def weighed(step: Floats) -> Floats:
+        return np.concatenate([white @ off for white, off in zip(whiteners, residuals(step), strict=True)])
+
+    damping, now = 1e-3, weighed(np.zeros(12))
     for _ in range(STEPS):
-        slope = _slope(residuals)
+        slope = _slope(weighed, 12)
         normal, pull = slope.T @ slope, slope.T @ now
         step = np.asarray(np.linalg.solve(normal + damping * np.diag(np.diag(normal) + 1e-12), -pull), np.float64)
-        new = residuals(step)
+        new = weighed(step)
         if new @ new >= now @ now:
             damping *= 10.0
             if damping > 1e9:
@@ -160,14 +172,30 @@ def _refined(views: Sequence[View], outer: Sequence[Floats], camera: Floats, boa
         camera, board, now = camera @ exponential(step[:6]), board @ exponential(step[6:]), new
         if gained < ENOUGH:
             break
-    return camera, board, now
+    return camera, board, np.concatenate(residuals(np.zeros(12)))
 
 
-def _slope(residuals: Callable[[Floats], Floats]) -> Floats:
-    """(n, 12) by central differences about zero: a micrometre, a microradian."""
+def _off(view: View, outer: Floats, camera: Floats, board: Floats, lens: Lens) -> Floats:
+    """(2 n,) px: where the board's corners should be in the picture, less where they are."""
+    there = inverse(outer @ camera) @ board
+    points = view.corners.points @ there[:3, :3].T + there[:3, 3]
+    points[:, 2] = np.maximum(points[:, 2], 1e-3)  # what a bad start puts behind the camera
+    return np.asarray((lens.project(points) - view.corners.pixels).ravel())
+
+
+def _whitener(view: View, outer: Floats, camera: Floats, board: Floats, lens: Lens) -> Floats:
+    """(2 n, 2 n): takes residuals to ones that are independent, of variance one."""
+    slope = _slope(lambda step: _off(view, outer @ exponential(step), camera, board, lens), 6)
+    arm = np.array([ARM_M] * 3 + [ARM_RAD] * 3)
+    covariance = PIXEL**2 * np.eye(len(slope)) + (slope * arm**2) @ slope.T
+    return np.asarray(np.linalg.inv(np.linalg.cholesky(covariance)))
+
+
+def _slope(residuals: Callable[[Floats], Floats], size: int) -> Floats:
+    """(n, size) by central differences about zero: a micrometre, a microradian."""
     out = []
-    for k in range(12):
-        step = np.zeros(12)
+    for k in range(size):
+        step = np.zeros(size)
         step[k] = 1e-6
         out.append((residuals(step) - residuals(-step)) / 2e-6)
     return np.stack(out, axis=1)

@@ -39,6 +39,16 @@ def test_depth_is_along_the_optical_axis(world):
     assert corners.tolist() == pytest.approx([1.0] * 4, abs=1e-3)
 
 
+def test_what_is_near_is_seen():
+    """A camera in a hand looks at what it holds: 3 cm above a box."""
+    near = CameraCfg((0.5, 0.1, 0.33), (0.5, 0.1, 0.0), width=16, height=16)
+    world = Mujoco(MujocoCfg(), SceneCfg({}, objects={"box": BOX}, cameras={"near": near}), 1, CPU, 0)
+    try:
+        assert world.depth("near", [0])[0, 8, 8] == pytest.approx(0.03, abs=1e-4)
+    finally:
+        world.close()
+
+
 def test_a_box_is_as_wide_in_the_cloud_as_it_is(world):
     cfg = CloudCfg(points=4000, low_m=(0.0, -0.5, 0.02), high_m=(1.0, 0.6, 1.0))
     for camera in ("down", "slanted"):

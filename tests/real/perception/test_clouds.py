@@ -18,7 +18,7 @@ WAYS = [
 def points():
     torch.manual_seed(0)
     table = torch.rand(1500, 3) * torch.tensor([0.4, 0.3, 0.004])
-    strays = torch.tensor([[0.2, 0.1, 0.5], [0.9, 0.9, 0.2], [-0.6, 0.0, 0.1]])
+    strays = torch.tensor([[0.2, 0.1, 0.5], [0.9, 0.9, 0.2], [-0.613, -0.007, 0.1]])
     return torch.cat((table, strays))
 
 
