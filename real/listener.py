@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Any, TypeVar
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from real import ros
 from real.connection import Trigger
 from robolearn.errors import UserError
 
 L = TypeVar("L", bound="Listener")
+
+
+class Stamp(NamedTuple):
+    """Of a proposal: that of the state which it was computed from."""
+
+    at_s: float
+    stamp_ns: int
+
+
+class Timed(Protocol):
+    """What was heard of proposals and of what the guard sent."""
+
+    @property
+    def targets(self) -> Sequence[Any]:
+        """Each with `at_s` and `stamp_ns`, as a Stamp."""
+
+    @property
+    def proposals(self) -> Sequence[Stamp]: ...
 
 
 class TrialError(UserError):
@@ -20,10 +39,10 @@ class TrialError(UserError):
 class Listener:
     """Use it as a context, which joins the domain that the environment names and leaves it."""
 
-    def __init__(self, name: str, trouble: Callable[[], str] = str):
+    def __init__(self, name: str, trouble: Callable[[], str] = str, namespace: str = ""):
         """`trouble` says why there is nothing to wait for, if so."""
         ros.init(args=[name])
-        self.node, self.trouble = ros.Node(name), trouble
+        self.node, self.trouble = ros.Node(name, namespace=namespace), trouble
         self._clients: dict[str, Any] = {}
 
     def __enter__(self: L) -> L:
@@ -73,3 +92,21 @@ class Listener:
                 raise TrialError(f"{name} was refused for {timeout_s:g} s: {answer.message}")
             self.stay(0.05)
             answer = self.call(name)
+
+
+def nanoseconds(stamp: Any) -> int:
+    return int(stamp.sec) * 10**9 + int(stamp.nanosec)
+
+
+def latencies(heard: Timed, clock_s: float | None = None) -> list[float]:
+    """Seconds from the state's stamp of each proposal until a listener has the first target that the guard computed
+    after the listener had the proposal. Who of the two had it first is not known: to within a period of the guard.
+    `clock_s`: the stamps' clock less the steady one."""
+    offset_s = time.time() - time.monotonic() if clock_s is None else clock_s
+    stamps = [t.stamp_ns for t in heard.targets]
+    found = []
+    for proposal in heard.proposals:
+        k = bisect_left(stamps, round(1e9 * (proposal.at_s + offset_s)))
+        if k < len(stamps):
+            found.append(heard.targets[k].at_s + offset_s - 1e-9 * proposal.stamp_ns)
+    return found

@@ -4,12 +4,11 @@ when something fails."""
 from __future__ import annotations
 
 import time
-from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-from real.listener import TrialError
+from real.listener import TrialError, latencies
 from real.watcher import Floats, Heard, Motion, Watcher
 
 LATE_S = 0.02
@@ -35,6 +34,8 @@ class Episode:
     """The guard's, after it first followed the policy: none, where all went well."""
     latency_s: list[float]
     """From a state's stamp to the first command that follows what was proposed from it."""
+    track: list[Motion]
+    """The measured states, from the first proposal on."""
 
 
 def run_episode(watcher: Watcher, start: Floats, goals: Mapping[str, Sequence[float]], seconds: float) -> Episode:
@@ -50,21 +51,7 @@ def run_episode(watcher: Watcher, start: Floats, goals: Mapping[str, Sequence[fl
         raise TrialError(f"no joint state within {late_s:.3g} s of the end of an episode")
     said = [state for _, state in watcher.heard.states]
     after = said[said.index("active") + 1 :] if "active" in said else said
-    return Episode(last.position, late_s, after, latencies(watcher.heard))
-
-
-def latencies(heard: Heard, clock_s: float | None = None) -> list[float]:
-    """Seconds from the state's stamp of each proposal until a listener has the first target that the guard computed
-    after the listener had the proposal. Who of the two had it first is not known: to within a period of the guard.
-    `clock_s`: the stamps' clock less the steady one."""
-    offset_s = time.time() - time.monotonic() if clock_s is None else clock_s
-    stamps = [t.stamp_ns for t in heard.targets]
-    found = []
-    for proposal in heard.proposals:
-        k = bisect_left(stamps, round(1e9 * (proposal.at_s + offset_s)))
-        if k < len(stamps):
-            found.append(heard.targets[k].at_s + offset_s - 1e-9 * proposal.stamp_ns)
-    return found
+    return Episode(last.position, late_s, after, latencies(watcher.heard), list(joints))
 
 
 # --- a fault -------------------------------------------------------------------------------------------------

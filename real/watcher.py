@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from real import ros
 from real.connection import LATCHED, DiagnosticArray, JointState, JointTrajectory, PoseStamped, String
-from real.listener import Listener, TrialError
+from real.listener import Listener, Stamp, TrialError, nanoseconds
 from real.robots.base import ArmProfile
 
 Floats = NDArray[np.float64]
@@ -35,13 +35,6 @@ class Motion(NamedTuple):
     stamp_ns: int
     position: Floats
     velocity: Floats
-
-
-class Stamp(NamedTuple):
-    """Of a proposal: that of the state which it was computed from."""
-
-    at_s: float
-    stamp_ns: int
 
 
 @dataclass
@@ -188,7 +181,3 @@ class Watcher(Listener):
             patience_s = time.monotonic() + 1.0
             while not self.heard.proposals and time.monotonic() < patience_s:
                 self.spin()
-
-
-def nanoseconds(stamp: Any) -> int:
-    return int(stamp.sec) * 10**9 + int(stamp.nanosec)

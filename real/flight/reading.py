@@ -18,8 +18,11 @@ from real.connection import BACK_S, NO_NUMBER, seconds, shown
 from real.flight.state import Flight, Floats, rotation_between, unit
 
 FASTEST_MPS, FASTEST_RADPS = 10.0, 35.0
-"""What a pose that is further from the last one than this leads cannot have measured, beside NOISE."""
+"""What odometry and gyroscope cannot have measured."""
+PUSH_MPS2, SPIN_RADPS2 = 20.0, 300.0
 NOISE_M, NOISE_RAD = 0.05, 0.1
+"""A pose cannot be further than this from where the last one, its velocity and its rates, and these accelerations
+lead."""
 PAIR_S = 0.05
 """Odometry and log data count for a pose that is at most so much younger."""
 SHARE = 0.6
@@ -112,8 +115,10 @@ class FlightReader:
         if had is None or stamp_s - had.stamp_s > 1.0:  # after so long it may be anywhere
             return ""
         dt = stamp_s - had.stamp_s
-        far, turned = np.linalg.norm(raw[:3] - had.position), np.linalg.norm(rotation_between(had.turn, turn))
-        return "it jumped" if far > NOISE_M + FASTEST_MPS * dt or turned > NOISE_RAD + FASTEST_RADPS * dt else ""
+        expected, half = had.ahead(dt), 0.5 * dt * dt
+        far = np.linalg.norm(raw[:3] - expected.position)
+        turned = np.linalg.norm(rotation_between(expected.turn, turn))
+        return "it jumped" if far > NOISE_M + PUSH_MPS2 * half or turned > NOISE_RAD + SPIN_RADPS2 * half else ""
 
     def _refuse(self, reason: str) -> bool:
         self.refused[reason] = self.refused.get(reason, 0) + 1

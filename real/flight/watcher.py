@@ -4,6 +4,7 @@ tells how well it flew."""
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -11,9 +12,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from real import ros
-from real.connection import LATCHED, NEWEST, DiagnosticArray, JointState, PoseStamped, String, seconds
+from real.connection import (
+    LATCHED,
+    NEWEST,
+    DiagnosticArray,
+    JointState,
+    JointTrajectory,
+    PoseStamped,
+    String,
+    seconds,
+)
 from real.flight.state import Flight, Floats
-from real.listener import Listener, TrialError
+from real.listener import Listener, Stamp, TrialError, latencies, nanoseconds
 
 Odometry = ros.interface("nav_msgs/msg/Odometry")
 EVERY = ros.QoSProfile(depth=2000)
@@ -37,13 +47,14 @@ class Heard:
     goals: list[Place] = field(default_factory=list)
     states: list[tuple[float, str]] = field(default_factory=list)
     """The guard's, with the stamp of the truth before."""
-    targets: list[tuple[float, Floats]] = field(default_factory=list)
-    """Set-points, by their stamps."""
+    targets: list[Stamp] = field(default_factory=list)
+    """Set-points, by their own stamps."""
+    proposals: list[Stamp] = field(default_factory=list)
 
 
 class FlightWatcher(Listener):
-    def __init__(self, trouble: Callable[[], str] = str):
-        super().__init__("watcher", trouble)
+    def __init__(self, trouble: Callable[[], str] = str, namespace: str = ""):
+        super().__init__("watcher", trouble, namespace)
         self.heard, self.state, self.owner = Heard(), "", ""
         self.counts: dict[str, int] = {}
         """`NODE: KEY` -> number, from the diagnostics; as of their last second."""
@@ -51,6 +62,7 @@ class FlightWatcher(Listener):
         node.create_subscription(Odometry, "twin/truth", self._on_truth, EVERY)
         node.create_subscription(Odometry, "policy/goal", self._on_goal, EVERY)
         node.create_subscription(JointState, "guard/target", self._on_target, EVERY)
+        node.create_subscription(JointTrajectory, "guard/proposals/policy", self._on_proposal, EVERY)
         node.create_subscription(String, "guard/state", self._on_state, LATCHED)
         node.create_subscription(String, "guard/owner", lambda m: setattr(self, "owner", m.data), LATCHED)
         node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
@@ -69,7 +81,10 @@ class FlightWatcher(Listener):
         self.heard.goals.append(_place_of(message))
 
     def _on_target(self, message: Any) -> None:
-        self.heard.targets.append((seconds(message.header.stamp), np.array(message.position)))
+        self.heard.targets.append(Stamp(time.monotonic(), nanoseconds(message.header.stamp)))
+
+    def _on_proposal(self, message: Any) -> None:
+        self.heard.proposals.append(Stamp(time.monotonic(), nanoseconds(message.header.stamp)))
 
     def _on_state(self, message: Any) -> None:
         self.state = message.data
@@ -133,6 +148,10 @@ class FlightWatcher(Listener):
             )
         there = np.stack([np.interp([t.stamp_s for t in truth], times, rows[:, k]) for k in range(3)], axis=1)
         return np.linalg.norm(np.stack([t.position for t in truth]) - there, axis=1)
+
+    def latencies_ms(self) -> list[float]:
+        """From the stamp of the pose behind each proposal to the set-point that follows it."""
+        return [round(1e3 * s, 3) for s in latencies(self.heard)]
 
     def tilts(self) -> list[float]:
         """rad, of every true pose."""

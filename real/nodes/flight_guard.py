@@ -121,7 +121,7 @@ class FlightGuardNode(AuthorityNode):
         until = time.monotonic() + 2.0 * self.site.profile.limits.service_timeout_s
         while time.monotonic() < until:
             ros.spin_once(self, timeout_sec=self.dt)
-            if self.services.idle():
+            if self.services.idle() and not self.guard.has_orders():
                 return
 
 

@@ -50,7 +50,10 @@ class Arm:
         self._felt = tool_links(robot) if feels else ()
         sensors = {link: ContactSensorCfg(f"{ROBOT}/{link}") for link in self._felt}
         scene = dataclasses.replace(scene_of(robot, task), physics_dt_s=dt, contact_sensors=sensors)
-        self.backend = config.build(made(), scene=scene, num_envs=1, device=torch.device("cpu"), seed=0)
+        cfg = made()
+        if hasattr(cfg, "alone"):  # its processes are for many environments
+            cfg.alone = True
+        self.backend = config.build(cfg, scene=scene, num_envs=1, device=torch.device("cpu"), seed=0)
         self.objects = tuple(n for n, o in scene.objects.items() if not o.fixed)
         self.robot, self.dt, self.watchdog_s = robot, dt, watchdog_s
         self.chain = Chain(robot.urdf, robot.ee_link, robot.arm_joints)

@@ -20,8 +20,8 @@ Floats = NDArray[np.float64]
 ROBOT = "robot"
 FULL_V, FLYING_V_PER_S, LOAD_V = 4.1, 0.002, 0.35
 """Of the battery: when it is full, what it loses in flight, and while the motors turn."""
-AT_ONCE = 2
-"""Periods of the firmware's attitude loop for one of its commander."""
+AT_ONCE = 5
+"""Periods of the attitude loop for one of the commander, at most: where the machine is late."""
 TUMBLED_RAD, TUMBLED_S = 1.9, 0.3
 
 
@@ -39,7 +39,10 @@ class Drone:
         self.vehicle, self.dt = robot.quadrotor, 1.0 / robot.quadrotor.firmware.rate_hz
         scene = SceneCfg({ROBOT: RobotCfg(robot, (0.0, 0.0, self.vehicle.foot_m, 0.0, 0.0, 0.0, 1.0))},
                          physics_dt_s=self.dt)  # fmt: skip
-        self.backend = config.build(made(), scene=scene, num_envs=1, device=torch.device("cpu"), seed=0)
+        cfg = made()
+        if hasattr(cfg, "alone"):
+            cfg.alone = True
+        self.backend = config.build(cfg, scene=scene, num_envs=1, device=torch.device("cpu"), seed=0)
         self.commander = Commander(self.vehicle)
         self.battery_v, self.tumbled = FULL_V, False
         self._leans_s, self._time_s, self._everyone = 0.0, 0.0, torch.ones(1, dtype=torch.bool)

@@ -266,6 +266,10 @@ class FlightGuard:
         self._last, self._streams, self._sent_s = setpoint, True, now_s
         return setpoint, clips
 
+    def has_orders(self) -> bool:
+        """That `command` has not given out yet."""
+        return bool(self._orders)
+
     def _unlocks(self, now_s: float) -> bool:
         return self.state == "taking_off" and self.interface == "attitude" and now_s - self._since_s < UNLOCK_S
 

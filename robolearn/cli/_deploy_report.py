@@ -46,8 +46,8 @@ def read(folder: Path) -> Deployed | None:
     return Deployed(json.loads(path.read_text())) if path.is_file() else None
 
 
-def section(found: Deployed, score: dict[str, Any], period_ms: float) -> str:
-    """`score`: the summary of its rows. `period_ms`: the policy's."""
+def section(found: Deployed, score: dict[str, Any], period_ms: float, film: str = "") -> str:
+    """`score`: the summary of its rows. `period_ms`: the policy's. `film`: HTML of it."""
     low, high = 100 * score["success_low"], 100 * score["success_high"]
     figures = [_latency(found, period_ms), *([_stop(found.stop, found.launch_code)] if found.stop else [])]
     return (
@@ -55,7 +55,7 @@ def section(found: Deployed, score: dict[str, Any], period_ms: float) -> str:
         "real arm: policy, guard and a simulated arm are processes of their own, which talk over DDS and were started "
         f"from the launch files. It was given {score['episodes']} goals one after the other, drawn and judged as in an "
         f"evaluation, on the joints that the arm reported: {100 * score['success']:.1f} % success, 95 % interval "
-        f"{low:.1f} to {high:.1f} %.{_events(found)}</p>"
+        f"{low:.1f} to {high:.1f} %.{_events(found)}</p>{film}"
         f'<div class="pair">{"".join(f"<figure>{f}</figure>" for f in figures)}</div>{_counts(found.counts)}</section>'
     )
 

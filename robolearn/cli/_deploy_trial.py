@@ -39,6 +39,8 @@ TWINS = ("mujoco", "pybullet")
 """Engines of a twin; the policy of another one is tried on the first."""
 TRIES = 3
 """Of an episode that a busy machine did not run or measure in time, and of a goal on whose way the arm moves fast."""
+FILMED = 4
+"""Episodes that are kept for a film."""
 STARTED = re.compile(r"\[launch\] \[(\w+)\] started, process (\d+)")
 INSTALL = "pip install 'robolearn[ros]'"
 
@@ -94,7 +96,7 @@ class _Trial:
 
     def __init__(self, env: Any, run: Path, site: str, profile: ArmProfile):
         self.env, self.run_folder, self.site, self.profile = env, run.resolve(), site, profile
-        self.repeated = 0
+        self.repeated, self.tracks = 0, list[dict[str, Any]]()
         env.reset()
         arm = [env.robot.joint_names.index(n) for n in env.robot.arm_joints]
         self.starts = env.backend.joint_pos(env.task.asset)[:, arm].double().numpy().copy()
@@ -120,7 +122,7 @@ class _Trial:
             watcher.await_all()
             rows, latency, held = self._episodes(watcher)
             told: dict[str, Any] = {"engine": self.engine, "rows": rows, "latency_ms": latency, "held": held}
-            told |= {"repeated": self.repeated, "state_ms": 1e3 * watcher.state_period_s()}
+            told |= {"tracks": self.tracks, "repeated": self.repeated, "state_ms": 1e3 * watcher.state_period_s()}
             told |= {"load": max(load, os.getloadavg()[0])}
             return told | {"counts": dict(watcher.counts)} | self._killed(watcher, deploy)
 
@@ -136,12 +138,20 @@ class _Trial:
                     rows.setdefault(name, []).append(float(value))
                 latency += [round(1e3 * s, 3) for s in episode.latency_s]
                 held += [k] if episode.states else []
+                if k < FILMED:
+                    self.tracks.append(self._track(k, episode, rows["success"][-1]))
                 display.update(k + 1, {"success": sum(rows["success"]) / (k + 1)})
         return rows, latency, held
 
+    def _track(self, k: int, episode: Episode, success: float) -> dict[str, Any]:
+        """What a film shows of it: times and joints, some 50 a second, and the goals."""
+        step = max(1, len(episode.track) // round(50 * self.env.max_episode_length_s))
+        rows = [[1e-9 * m.stamp_ns, *m.position.round(5).tolist()] for m in episode.track[::step]]
+        return {"track": rows, "goals": self._goals(k), "success": success}
+
     def _episode(self, watcher: Watcher, k: int) -> Episode:
-        from real.trial import run_episode
         from real.listener import TrialError
+        from real.trial import run_episode
 
         for left in reversed(range(TRIES)):
             try:

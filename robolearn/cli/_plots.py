@@ -131,19 +131,33 @@ def shares(parts: dict[str, float]) -> str:
     return _svg(figure)
 
 
-def speeds(series: Mapping[str, Sequence[Sequence[float]]], event: str) -> str:
-    """Speed (rad/s) over time (s), a line a name, about an event at time zero; a dot where a line ends."""
-    title, unit, factor = metric("fastest_joint_radps")
+def speeds(series: Mapping[str, Sequence[Sequence[float]]], event: str, name: str = "fastest_joint_radps") -> str:
+    """A metric over time (s), a line a name, about an event at time zero; a dot where a line ends."""
+    title, unit, factor = metric(name)
     figure, [[axis]] = _figure(1, 1, 4.7, 2.5)
     axis.axvline(0.0, color=RED, linewidth=1.6, linestyle="--", label=event)
-    for (name, line), colour in zip(series.items(), (BLUE, ORANGE, GREEN), strict=False):
+    for (label, line), colour in zip(series.items(), (BLUE, ORANGE, GREEN), strict=False):
         times, values = np.array(line).T
-        axis.plot(times, values * factor, color=colour, linewidth=1.8, label=name)
+        axis.plot(times, values * factor, color=colour, linewidth=1.8, label=label)
         axis.plot(times[-1], values[-1] * factor, "o", color=colour, markersize=4)
     axis.set_xlabel("time (s)")
     axis.set_ylabel(f"{title} ({unit})")
     axis.set_ylim(bottom=0.0)
     axis.legend(frameon=False, fontsize=9, labelcolor=INK)
+    return _svg(figure)
+
+
+def paths(places: Mapping[str, np.ndarray]) -> str:
+    """Lines of places (n, 2) m, seen from above; the first is where the others should be."""
+    figure, [[axis]] = _figure(1, 1, 4.7, 2.9)
+    for k, ((label, line), colour) in enumerate(zip(places.items(), (INK, BLUE, ORANGE), strict=False)):
+        looks = {"linewidth": 1.2, "linestyle": "--", "alpha": 0.6} if not k else {"linewidth": 1.8}
+        axis.plot(line[:, 0], line[:, 1], color=colour, label=label, **looks)
+    axis.set_aspect("equal", adjustable="datalim")
+    axis.set_xlabel("x (m)")
+    axis.set_ylabel("y (m)")
+    axis.margins(y=0.25)  # room for the legend
+    axis.legend(frameon=False, fontsize=9, labelcolor=INK, ncols=2)
     return _svg(figure)
 
 

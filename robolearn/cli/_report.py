@@ -18,13 +18,14 @@ import torch
 from torch import Tensor
 
 from robolearn import config, registry
-from robolearn.cli import _deploy_report, _page, _plots, _world
+from robolearn.cli import _deploy_report, _fly_report, _page, _plots, _world
 from robolearn.loops.evaluate import summarize
 from robolearn.loops.log import read_metrics
 from robolearn.loops.threads import usable_cores
 from robolearn.spec import ObservationSpec, PolicySpec, TermSpec
 
 EMBED_BYTES = 8_000_000
+TWIN_FILM = "twin.mp4"
 PACKAGES = {"quadrotor": "warp-lang", "mujoco_warp": "mujoco-warp"}
 """Whose version is told of an engine, where that is not the package of its own name."""
 
@@ -41,7 +42,7 @@ class Part:
         self.rows = {e: self.rows[e] for e in sorted(self.rows, key=lambda e: e != self.cfg.backend.name)}
         self.scores = {engine: summarize(rows) for engine, rows in self.rows.items()}
         self.engines = list(self.scores)
-        self.deployed = _deploy_report.read(folder)
+        self.deployed, self.flown = _deploy_report.read(folder), _fly_report.read(folder)
         if self.deployed:
             self.scores[_deploy_report.NAME] = summarize(self.deployed.rows)
         self.seconds = max(self.packed.scores["train_seconds"], self.metrics[-1]["time/seconds"])
@@ -99,7 +100,7 @@ def _opening(parts: list[Part]) -> str:
     told = " and ".join(f"{html.escape(p.task)} in {_page.duration(p.seconds)}" for p in parts)
     others = dict.fromkeys(engine for p in parts for engine in p.engines[1:])
     checked = f", and checked in {' and '.join(others)}, where they never trained" if others else ""
-    checked += f", and {_deploy_report.NAME}" if any(p.deployed for p in parts) else ""
+    checked += f", and {_deploy_report.NAME}" if any(p.deployed or p.flown for p in parts) else ""
     cards = "".join(
         f'<h3 class="part"><a href="#{p.experiment}">{html.escape(p.task)}</a></h3><div class="cards">{_cards(p)}</div>'
         for p in parts
@@ -148,15 +149,18 @@ def _interval(score: dict[str, Any]) -> str:
 
 
 def _film(path: Path) -> str:
+    return (
+        f"<section><h2>The policy at work</h2><figure>{_video(path)}<figcaption>Fresh episodes in real time. A border "
+        "is green while the task's condition of success holds.</figcaption></figure></section>"
+    )
+
+
+def _video(path: Path) -> str:
     data = path.read_bytes()
     source = f"{path.parent.name}/{path.name}"
     if len(data) <= EMBED_BYTES:
         source = "data:video/mp4;base64," + base64.b64encode(data).decode()
-    return (
-        f'<section><h2>The policy at work</h2><figure><video src="{source}" controls autoplay muted loop '
-        "playsinline></video><figcaption>Fresh episodes in real time. A border is green while the task's "
-        "condition of success holds.</figcaption></figure></section>"
-    )
+    return f'<video src="{source}" controls autoplay muted loop playsinline></video>'
 
 
 def _task(name: str) -> str:
@@ -195,9 +199,21 @@ def _also(part: Part) -> str:
 
 
 def _deployed(part: Part) -> str:
+    film = part.folder / TWIN_FILM
+    shown = (
+        _video(film) + "<figcaption>What the simulated robot did, in real time.</figcaption>" if film.is_file() else ""
+    )
+    shown = f"<figure>{shown}</figure>" if shown else ""
+    if part.flown:
+        return _fly_report.section(part.flown, _rms(next(iter(part.rows.values()))["steady_error_m"]), shown)
     if not part.deployed:
         return ""
-    return _deploy_report.section(part.deployed, part.scores[_deploy_report.NAME], 1e3 / part.packed.spec.rate_hz)
+    score, period_ms = part.scores[_deploy_report.NAME], 1e3 / part.packed.spec.rate_hz
+    return _deploy_report.section(part.deployed, score, period_ms, shown)
+
+
+def _rms(values: Tensor) -> float:
+    return float(values.double().square().mean().sqrt())
 
 
 def _episodes(part: Part) -> str:
@@ -310,7 +326,7 @@ def _next(parts: list[Part]) -> str:
         ("run", "config.yaml, metrics.jsonl, TensorBoard events, checkpoints"),
         ("episodes_ENGINE.json", "the results of every episode of an evaluation"),
         *([(_deploy_report.FILE, "those through ROS 2, with latencies and the stop; what the nodes said: ros2_*.log")]
-          if any(p.deployed for p in parts) else []),
+          if any(p.deployed or p.flown for p in parts) else []),
     ]  # fmt: skip
     folders = " and ".join(str(p.folder) for p in parts)
     return (

@@ -1,14 +1,15 @@
 """Train robots, evaluate in two engines and arms through ROS 2, film and export, and write one page about all.
 
-usage: robolearn demo [out=demo] [experiments=franka_reach_ppo,crazyflie_hover_rpm_ppo] [seed=0] [key=value ...]
+usage: robolearn demo [out=demo] [experiments=franka_reach_ppo,crazyflie_eight_ppo] [seed=0] [key=value ...]
 
 `out` gets report.html, one file that loads nothing from elsewhere, and a folder for each experiment: run/ (all that
 training writes, with the policy bundle), episodes_ENGINE.json, film.mp4 and policy.onnx. Further key=value words go
 to every training. An interrupted demo continues where it stopped; what is finished is not repeated.
 
-An arm's policy is deployed too, with `robolearn launch`: policy, guard and a simulated arm are processes that talk over
-DDS, in a domain of their own on this machine. It reaches goals as in an evaluation, then the policy is killed while the
-arm moves; ros2.json is what was measured. That takes the extra `ros`, or a ROS 2 installation.
+The policies are deployed too, with `robolearn launch`: policy, guard and a simulated robot are processes that talk over
+DDS, in a domain of their own on this machine. The arm reaches goals as in an evaluation, the quadrotor takes off and
+follows a figure-eight; then the policy is killed while the robot moves. ros2.json or flight.json is what was measured,
+twin.mp4 what the simulated robot did. That takes the extra `ros`, or a ROS 2 installation.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ log = logging.getLogger(__name__)
 @dataclass
 class DemoCfg:
     out: str = option("demo", "folder to write")
-    experiments: str = option("franka_reach_ppo,crazyflie_hover_rpm_ppo", "what to train; robolearn list experiments")
+    experiments: str = option("franka_reach_ppo,crazyflie_eight_ppo", "what to train; robolearn list experiments")
     seed: int = option(0, "of the trainings")
     episodes: int = option(500, "of an evaluation in the engine of the training")
     second_backend: str = option("pybullet", "engine of the second evaluation; empty for none")
@@ -169,19 +170,29 @@ def _film(path: Path, run: Path, options: DemoCfg) -> None:
 
 
 def _deploy(folder: Path, options: DemoCfg) -> bool:
-    """Try an arm's policy through ROS 2, where that is possible; False if it should have been, and was not."""
-    from robolearn.cli import _deploy_trial
+    """Try a policy through ROS 2, where that is possible; False if it should have been, and was not."""
+    from robolearn.cli import _deploy_trial, _fly_trial, _report, _twin_film
 
     run = folder / "run"
-    _, _, packed = _world.load_run(str(run))
-    if not options.ros_episodes or _deploy_trial.site_of(packed.spec.robot) is None:
+    _, cfg, packed = _world.load_run(str(run))
+    flies, moves = _fly_trial.can_fly(packed), _deploy_trial.site_of(packed.spec.robot) is not None
+    if not options.ros_episodes or not (flies or moves):
         return True
     if why := _deploy_trial.obstacle(packed):
         log.warning("%s is not tried through ROS 2: %s", folder.name, why)
         return True
+
+    def measure(path: Path) -> None:
+        if flies:
+            _fly_trial.measure(path, run, cfg.task.period_s, cfg.task.size_m)
+        else:
+            _deploy_trial.measure(path, run, options.ros_episodes, options.seed + 20_000)
+
+    found = folder / (_fly_trial.FILE if flies else _deploy_trial.FILE)
+    film = _twin_film.film_flight if flies else _twin_film.film_arm
     try:
-        _once(folder / _deploy_trial.FILE, run / "bundle" / "bundle.json",
-              lambda path: _deploy_trial.measure(path, run, options.ros_episodes, options.seed + 20_000))  # fmt: skip
+        _once(found, run / "bundle" / "bundle.json", measure)
+        _once(folder / _report.TWIN_FILM, found, lambda path: film(path, cfg, json.loads(found.read_text())))
     except UserError as error:
         log.error("%s through ROS 2: %s", folder.name, error)
         return False

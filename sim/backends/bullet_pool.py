@@ -175,6 +175,33 @@ class Pool:
         self._closer()
 
 
+class Alone:
+    """A pool without processes: for one robot in real time, where the way to another process and back costs more than
+    the step."""
+
+    def __init__(self, plan: Plan, num_envs: int):
+        from sim.backends.bullet_worker import Worker
+
+        self.plan, self.layout, self.num_envs = plan, Layout(plan), num_envs
+        self.rows = np.zeros((num_envs, max(1, self.layout.width)))
+        self._worker = Worker(plan, self.rows, 0, num_envs)
+        self.about = self._worker.first()
+        self._worker.rest()
+
+    def ask(self, request: bytes) -> list[dict[str, Any]]:
+        content: dict[str, Any] = json.loads(request)
+        self._worker.handle(content.pop("kind"), content)
+        return []
+
+    def paint(self, plan: Plan, **picture: Any) -> bytes:
+        return self._worker.handle("paint", picture)
+
+    def close(self) -> None:
+        for world in self._worker.worlds:
+            world.close()
+        self._worker.worlds.clear()
+
+
 def _end(workers: list[_Worker], memory: int) -> None:
     """Close the connections, upon which workers end, and wait for them."""
     for worker in workers:

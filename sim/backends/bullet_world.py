@@ -80,6 +80,9 @@ class World:
             (part.body, j) for part in self.parts.values() for j in part.solids if not (part.fixed and j == BASE)
         ]
 
+    def close(self) -> None:
+        pybullet.disconnect(physicsClientId=self.client)
+
     def _add_ground(self) -> int:
         c = self.client
         slab = pybullet.createCollisionShape(pybullet.GEOM_BOX, halfExtents=GROUND_M, physicsClientId=c)

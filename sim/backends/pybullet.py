@@ -31,7 +31,7 @@ from robolearn.optional import load
 from robolearn.rotations import quat_apply, quat_conjugate
 from sim.backends.base import Backend, BackendCfg, Capabilities, refuse_unstable
 from sim.backends.bullet_plan import message, plan_of
-from sim.backends.bullet_pool import Pool
+from sim.backends.bullet_pool import Alone, Pool
 from sim.backends.bullet_rotors import ATTITUDE, GYRO, LINK
 from sim.backends.bullet_worker import EXPLODED
 from sim.scene import Param, SceneCfg, unchanged
@@ -44,6 +44,8 @@ class PybulletCfg(BackendCfg):
     name: str = "pybullet"
     workers: int = 0
     """Processes; 0 is one a core, which is also the most."""
+    alone: bool = False
+    """No processes: the environments are stepped in this one."""
 
     def __post_init__(self) -> None:
         if self.workers < 0:
@@ -68,7 +70,7 @@ class Pybullet(Backend):
         _require_pybullet()
         plan = plan_of(scene)
         self.workers = min(cfg.workers or usable_cores(), usable_cores(), num_envs)
-        self.pool = Pool(plan, num_envs, self.workers)
+        self.pool = Alone(plan, num_envs) if cfg.alone else Pool(plan, num_envs, self.workers)
         self._at = self.pool.layout
         for name, inertia in self.pool.about["inertia"].items():
             try:

@@ -7,7 +7,8 @@ import pytest
 
 pytest.importorskip("real.ros", reason="neither rclpy nor cyclonedds and rosbags (extra ros)")
 from real.domain import own_domain
-from real.trial import latencies, on_its_way, stop_of
+from real.listener import latencies
+from real.trial import on_its_way, stop_of
 from real.watcher import Heard, Motion, Stamp
 from robolearn.errors import ConfigError
 

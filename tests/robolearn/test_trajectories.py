@@ -7,7 +7,7 @@ import torch
 
 from robolearn.errors import ConfigError
 from robolearn.robots.crazyflie import CRAZYFLIE
-from robolearn.trajectories import Harmonics, circle, figure_eight, random_smooth, require_feasible, table
+from robolearn.trajectories import Eased, Harmonics, circle, figure_eight, random_smooth, require_feasible, table
 
 CENTRE = torch.tensor([0.1, -0.2, 1.0])
 VEHICLE = CRAZYFLIE.quadrotor
@@ -80,3 +80,19 @@ def test_what_cannot_be_flown_is_refused(row, message):
     require_feasible(fine, VEHICLE, 0.6, "it")
     with pytest.raises(ConfigError, match=message):
         require_feasible(torch.cat((fine, torch.tensor([row]))), VEHICLE, 0.6, "it")
+
+
+def test_an_eased_trajectory_starts_at_rest_and_is_the_same_path_later():
+    path = figure_eight(torch.zeros(3), 2.0, 1.0, 5.5)
+    eased = Eased(path, 3.0)
+    start = eased(torch.zeros(1))[0]
+    assert start[:3].tolist() == path(torch.zeros(1))[0, :3].tolist() and not start[3:].any()
+    assert torch.allclose(eased(torch.tensor([7.0])), path(torch.tensor([5.5])), atol=1e-5)  # half the ramp late
+
+
+def test_an_eased_trajectorys_velocity_and_acceleration_are_its_derivatives():
+    eased, h = Eased(circle(torch.zeros(3), 0.7, 4.0), 2.0), 1e-3
+    t = torch.tensor([0.3, 1.0, 1.7, 3.0], dtype=torch.float64)
+    before, now, after = eased(t - h), eased(t), eased(t + h)
+    assert torch.allclose(now[:, 3:6], (after[:, :3] - before[:, :3]) / (2 * h), atol=1e-4)
+    assert torch.allclose(now[:, 6:], (after[:, 3:6] - before[:, 3:6]) / (2 * h), atol=1e-3)

@@ -304,3 +304,23 @@ def test_a_closed_backend_has_no_workers_left(bullet):
     backend.close()
     assert gone(pids)
     backend.close()  # twice is once
+
+
+def test_environments_in_this_process_do_bit_by_bit_what_those_in_another_do():
+    import torch
+
+    from robolearn.robots.crazyflie import CRAZYFLIE
+    from sim.backends.pybullet import Pybullet, PybulletCfg
+    from sim.scene import RobotCfg, SceneCfg
+
+    scene = SceneCfg({"robot": RobotCfg(CRAZYFLIE, (0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))}, physics_dt_s=0.002)
+    ends = []
+    for alone in (True, False):
+        backend = Pybullet(PybulletCfg(workers=1, alone=alone), scene, 2, torch.device("cpu"), 0)
+        command = torch.tensor([[0.1, 0.0, 0.3, 0.3], [0.0, -0.2, 0.0, 0.25]])
+        for _ in range(20):
+            backend.write_attitude("robot", command)
+            backend.step(5)
+        ends.append(backend.get_state())
+        backend.close()
+    assert torch.equal(*ends) and ends[0].abs().sum() > 1.0
