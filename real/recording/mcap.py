@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from real.recording.topic import Topic
+from robolearn import optional
 
 MAGIC = b"\x89MCAP0\r\n"
 HEADER, FOOTER, SCHEMA, CHANNEL, MESSAGE, CHUNK, MESSAGE_INDEX, CHUNK_INDEX = range(1, 9)
@@ -31,12 +32,8 @@ LEVEL = 1
 
 
 def zstd() -> Any:
-    """The standard library's module, or its backport."""
-    if sys.version_info >= (3, 14):
-        from compression import zstd as module
-    else:
-        from backports import zstd as module
-    return module
+    """The standard library's module, or its backport, which rosbags brings."""
+    return optional.load("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd", "ros")
 
 
 class McapFile:

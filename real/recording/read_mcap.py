@@ -14,6 +14,7 @@ import yaml
 from real.recording import mcap
 from real.recording.mcap import MAGIC, RECORD, zstd
 from real.recording.topic import Message, Topic, UnbegunError
+from robolearn import optional
 from robolearn.errors import ConfigError
 
 MESSAGE_HEAD = 22
@@ -189,9 +190,7 @@ def _unpacked(data: memoryview, compression: str) -> memoryview:
         except module.ZstdError as error:
             raise ValueError(str(error)) from None
     if compression == "lz4":
-        from lz4 import frame
-
-        return memoryview(frame.decompress(data))
+        return memoryview(optional.load("lz4.frame", "ros").decompress(data))
     raise ValueError(f"compression {compression!r} is not known")
 
 
