@@ -38,9 +38,6 @@ class Services:
         """Services that nobody serves."""
         return [name for name, client in self._clients.items() if not client.service_is_ready()]
 
-    def idle(self) -> bool:
-        return self._asked is None and not self._waiting
-
     def add(self, orders: tuple[Order, ...]) -> None:
         if any(o.service == "emergency" for o in orders):
             self._waiting.clear()
@@ -59,9 +56,14 @@ class Services:
         if self._asked is None and self._waiting:
             self._ask(self._waiting.popleft())
 
+    def send(self, order: Order) -> None:
+        """At once, whatever waits, and without waiting for an answer."""
+        client = self._clients[_service(order)]
+        if client.service_is_ready():
+            client.call_async(request_of(order))
+
     def _ask(self, order: Order) -> None:
-        name = "arm" if order.service == "disarm" else order.service
-        client = self._clients[name]
+        client = self._clients[_service(order)]
         if not client.service_is_ready():
             self._asked = order, _Never(), time.monotonic()
             return
@@ -70,8 +72,7 @@ class Services:
 
     def _forget(self) -> None:
         if self._asked is not None and not self._asked[1].done() and not isinstance(self._asked[1], _Never):
-            name = "arm" if self._asked[0].service == "disarm" else self._asked[0].service
-            self._clients[name].remove_pending_request(self._asked[1])
+            self._clients[_service(self._asked[0])].remove_pending_request(self._asked[1])
         self._asked = None
 
 
@@ -82,8 +83,12 @@ class _Never:
         return False
 
 
+def _service(order: Order) -> str:
+    return "arm" if order.service == "disarm" else order.service
+
+
 def request_of(order: Order) -> Any:
-    name = "arm" if order.service == "disarm" else order.service
+    name = _service(order)
     request = ros.interface(TYPES[name]).Request()
     if name == "arm":
         request.arm = order.service == "arm"

@@ -29,6 +29,8 @@ from real.safety.guard import Answer
 from real.site import read_flight_site
 
 Status = ros.interface("crazyflie_interfaces/msg/Status")
+LAST_S, SENT_S = 0.5, 0.1
+"""For which it tries to have the vehicle land when it is told to end, and waits until that is on its way."""
 LEVELS = {"grounded": 0, "taking_off": 0, "flying": 0, "landing": 1, "emergency": 2}
 
 
@@ -118,11 +120,13 @@ class FlightGuardNode(AuthorityNode):
         if self.guard.state not in ("taking_off", "flying"):
             return
         self.guard.land()
-        until = time.monotonic() + 2.0 * self.site.profile.limits.service_timeout_s
-        while time.monotonic() < until:
-            ros.spin_once(self, timeout_sec=self.dt)
-            if self.services.idle() and not self.guard.has_orders():
-                return
+        until = time.monotonic() + LAST_S
+        while self.guard.has_orders() and time.monotonic() < until:  # nothing is heard any more, answers neither
+            for order in self.guard.command(self.now_s()).orders:
+                self.services.send(order)
+                time.sleep(self.dt)
+            time.sleep(self.dt)
+        time.sleep(SENT_S)
 
 
 def main(args: Sequence[str] | None = None) -> int:
