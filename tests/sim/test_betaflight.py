@@ -252,7 +252,7 @@ def test_its_end_in_flight_is_an_error_with_its_last_words(firmware):
 
 
 def test_commands_to_one_that_is_not_armed_are_refused(firmware):
-    with Betaflight() as autopilot, pytest.raises(BetaflightError, match="does not fly: .+"):
+    with Betaflight() as autopilot, pytest.raises(BetaflightError, match=r"does not fly: .+"):
         vehicle = BetaflightQuadrotor(RACER, autopilot)
         for _ in range(300):
             vehicle.autopilot.exchange(standing(), 0.001)
