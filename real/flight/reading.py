@@ -1,14 +1,16 @@
 """A quadrotor's pose, odometry and status off the wire, read with suspicion.
 
-Crazyswarm2 stamps a message when it comes in, so that a stamp says nothing of the radio's delay, and goes on when the
-estimate has stopped. Velocity is that of `odom` (reference frame; its body rates are always zero and are not used), or
-of the difference of poses where no odometry comes; body rates are those of a log topic of the gyroscope (degrees a
-second), or of the difference of attitudes.
+Crazyswarm2 stamps a message when it comes in, so that a stamp says nothing of the radio's delay, goes on when the
+estimate has stopped, and two that were held up come with nearly the same: what divides by the time between them goes by
+the rate at which they come (`Pace`). Velocity is that of `odom` (reference frame; its body rates are always zero and are
+not used), or of the difference of poses where no odometry comes; body rates are those of a log topic of the gyroscope
+(degrees a second), or of the difference of attitudes.
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import replace
 from typing import Any
 
@@ -23,10 +25,41 @@ PUSH_MPS2, SPIN_RADPS2 = 20.0, 300.0
 NOISE_M, NOISE_RAD = 0.05, 0.1
 """A pose cannot be further than this from where the last one, its velocity and its rates, and these accelerations
 lead."""
+ANYWHERE_S = 1.0
+"""After which it may be anywhere."""
 PAIR_S = 0.05
 """Odometry and log data count for a pose that is at most so much younger."""
 SHARE = 0.6
 """Of the newest difference in a velocity, where no odometry comes."""
+BREAK_S, KNOWN, PULL = 0.5, 6, 0.2
+"""A gap that begins anew; gaps after which a rate is known; how far a message pulls the time at which it seems to have
+been sent."""
+
+
+class Pace:
+    """The time between messages that are sent at a steady rate and come late, each by as much as it likes; some never
+    come."""
+
+    def __init__(self) -> None:
+        self._gaps: deque[float] = deque(maxlen=21)
+        self._stamp_s = self._sent_s = -math.inf
+
+    def interval_s(self, stamp_s: float) -> float:
+        """Between this message and the last one, as they were sent; infinite for the first."""
+        gap, before = stamp_s - self._stamp_s, self._sent_s
+        self._stamp_s = stamp_s
+        if not gap < BREAK_S:
+            self._gaps.clear()
+            self._sent_s = stamp_s
+            return math.inf
+        self._gaps.append(gap)
+        if len(self._gaps) < KNOWN:
+            self._sent_s = stamp_s
+            return gap
+        period = sorted(self._gaps)[len(self._gaps) // 2]
+        expected = before + max(1, round((stamp_s - before) / period)) * period
+        self._sent_s = expected + PULL * (stamp_s - expected)
+        return self._sent_s - before
 
 
 class FlightReader:
@@ -40,11 +73,12 @@ class FlightReader:
         self._raw: Floats | None = None
         self._velocity: tuple[float, Floats] | None = None
         self._rates: tuple[float, Floats] | None = None
+        self._pace, self._dt = Pace(), math.inf  # of poses, accepted or not, and the newest's interval
 
     def pose(self, message: Any, now_s: float) -> bool:
         """A PoseStamped."""
         if now_s < self._now_s - BACK_S:
-            self.latest, self._velocity, self._rates, self._changed_s = None, None, None, now_s
+            self._begin_anew(now_s)
         self._now_s = now_s
         p, q, stamp_s = message.pose.position, message.pose.orientation, seconds(message.header.stamp)
         raw = np.array([p.x, p.y, p.z, q.x, q.y, q.z, q.w])
@@ -52,9 +86,17 @@ class FlightReader:
         reason = self._nonsense(message.header.frame_id, raw, turn, stamp_s, now_s)
         if reason or turn is None:
             return self._refuse(reason)
+        self._dt += self._pace.interval_s(stamp_s)
+        if self._jumped(raw[:3], turn):
+            return self._refuse("it jumped")
         velocity, rates = self._moving(raw[:3], turn, stamp_s)
-        self.latest = Flight(stamp_s, raw[:3], turn, velocity, rates)
+        self.latest, self._dt = Flight(stamp_s, raw[:3], turn, velocity, rates), 0.0
         return True
+
+    def _begin_anew(self, now_s: float) -> None:
+        """The clock went back: all that comes would be older than what is known."""
+        self.latest, self._velocity, self._rates, self._changed_s = None, None, None, now_s
+        self._pace, self._dt = Pace(), 0.0
 
     def odom(self, message: Any, now_s: float) -> bool:
         """An Odometry: its velocity alone."""
@@ -85,10 +127,9 @@ class FlightReader:
         """Velocity and body rates at a new pose."""
         had = self.latest
         velocity, rates = np.zeros(3), np.zeros(3)
-        if had is not None and stamp_s - had.stamp_s < 0.5:
-            dt = stamp_s - had.stamp_s
-            velocity = had.velocity + SHARE * ((place - had.position) / dt - had.velocity)
-            rates = rotation_between(had.turn, turn) / dt
+        if had is not None and 0.0 < self._dt < BREAK_S:
+            velocity = had.velocity + SHARE * ((place - had.position) / self._dt - had.velocity)
+            rates = rotation_between(had.turn, turn) / self._dt
         if self._velocity is not None and stamp_s - self._velocity[0] < PAIR_S:
             velocity = self._velocity[1]
         if self._rates is not None and stamp_s - self._rates[0] < PAIR_S:
@@ -112,13 +153,16 @@ class FlightReader:
             self._raw, self._changed_s = raw, stamp_s
         if stamp_s - self._changed_s > self._frozen_s:
             return "it is frozen: bit by bit the same"
-        if had is None or stamp_s - had.stamp_s > 1.0:  # after so long it may be anywhere
-            return ""
-        dt = stamp_s - had.stamp_s
+        return ""
+
+    def _jumped(self, place: Floats, turn: Floats) -> bool:
+        had, dt = self.latest, self._dt
+        if had is None or dt > ANYWHERE_S:
+            return False
         expected, half = had.ahead(dt), 0.5 * dt * dt
-        far = np.linalg.norm(raw[:3] - expected.position)
+        far = np.linalg.norm(place - expected.position)
         turned = np.linalg.norm(rotation_between(expected.turn, turn))
-        return "it jumped" if far > NOISE_M + PUSH_MPS2 * half or turned > NOISE_RAD + SPIN_RADPS2 * half else ""
+        return bool(far > NOISE_M + PUSH_MPS2 * half or turned > NOISE_RAD + SPIN_RADPS2 * half)
 
     def _refuse(self, reason: str) -> bool:
         self.refused[reason] = self.refused.get(reason, 0) + 1

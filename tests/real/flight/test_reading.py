@@ -7,7 +7,7 @@ from types import SimpleNamespace as Bag
 import numpy as np
 import pytest
 
-from real.flight.reading import FlightReader
+from real.flight.reading import FlightReader, Pace
 
 LEVEL = (0.0, 0.0, 0.0, 1.0)
 
@@ -106,3 +106,21 @@ def test_odometry_that_cannot_be_is_refused(reader):
     assert not reader.odom(odom(1.0, (50.0, 0.0, 0.0)), 1.0)
     assert not reader.odom(odom(9.0, (0.0, 0.0, 0.0)), 1.0)
     assert not reader.gyro(Bag(header=header(1.0), values=[1.0, 2.0]), 1.0)
+
+
+def test_two_poses_that_were_held_up_do_not_look_like_a_spin(reader):
+    """50 a second; one comes 18 ms late, the next in time."""
+    spin, rates = 5.0, []
+    for k in range(60):
+        t, half = 10.0 + 0.02 * k, 0.5 * spin * 0.02 * k
+        late = 0.018 if k in (20, 33, 47) else 0.0
+        turn = (0.0, 0.0, math.sin(half), math.cos(half))
+        assert reader.pose(pose(t + late, (0.0, 0.0, 1.0 + 1e-5 * k), turn), t + late), reader.refused
+        rates.append(reader.latest.rates[2])
+    assert max(rates) < 2.0 * spin and rates[-1] == pytest.approx(spin, rel=0.05)
+
+
+def test_what_is_lost_is_counted_as_time():
+    pace = Pace()
+    gaps = [pace.interval_s(10.0 + 0.02 * k) for k in range(30) if k not in (12, 20, 21)]
+    assert gaps[0] == math.inf and sum(gaps[1:]) == pytest.approx(0.58) and max(gaps[1:]) == pytest.approx(0.06)
