@@ -125,7 +125,6 @@ def test_a_file_is_shown_and_is_not_calibrated(watched, tmp_path):
     watched.wait(lambda: "/camera" in watched.said)
     write_image(folder / "0.png", np.zeros((48, 32, 3), np.uint8))  # another size
     watched.wait(lambda: "changed its pictures from 32 x 24 to 32 x 48" in watched.log("camera"))
-    assert watched.log("camera").count("changed its pictures") == 1
 
 
 def test_pictures_for_a_calibration_are_collected_with_the_tools_poses(watched, tmp_path):
