@@ -1,8 +1,8 @@
-"""The corners of a black square to a hundredth of a pixel, from its edges.
+"""The corners of a black square to a few hundredths of a pixel, from its edges.
 
-A corner by itself is rounded by the lens' blur, which pulls every estimate of it inwards: of a tag of 50 pixels by 0.1
-pixel a corner, which is 0.5 % of its distance. An edge is blurred to both sides alike. So the four edges are measured
-where they are straight, each as a line in the picture without distortion, and the corners are where these meet.
+A corner by itself is rounded by the lens' blur, which pulls every estimate of it inwards: a tenth of a pixel at each
+corner of a tag of 50 pixels is 0.4 % of its distance. An edge is blurred to both sides alike. So the four edges
+are measured where they are straight, each as a line in the picture without distortion; the corners are where they meet.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("cv2", reason="OpenCV is not installed (extra vision)")
+from real.perception import edges
 from real.perception import tags as module
 from real.perception.tags import Tag, TagFinder, cells_of, pose_of
 from real.perception.transforms import apart, exponential, inverse, matrix
@@ -33,6 +34,18 @@ def test_a_tag_is_where_its_object_says(truth, lens, rng):
     place = truth.tag_in_view(rng, 0.4, 30.0) @ inverse(matrix(tag.pose))
     seen = TagFinder({"cube": [tag]}).find(truth.tag_picture(truth.default_eye(2), tag, "36h11", place), lens)
     assert apart(place, matrix(seen["cube"].pose))[0] < 0.003
+
+
+def test_corners_from_edges_are_several_times_better_than_the_detectors(truth, lens, rng):
+    eye, finder, rough, fine = truth.default_eye(8), TagFinder({"thing": [TAG]}), [], []
+    for tilt in (0.0, 20.0, 40.0) * 2:
+        place = truth.tag_in_view(rng, 0.5, tilt)
+        picture = truth.tag_picture(eye, TAG, "36h11", place)
+        quad = np.asarray(finder._detector.detectMarkers(picture)[0][0], dtype=np.float64).reshape(4, 2)
+        there = _corners(place, lens)
+        rough.append(np.linalg.norm(quad - there, axis=1))
+        fine.append(np.linalg.norm(edges.refined(picture, quad, 8, lens) - there, axis=1))
+    assert np.median(fine) < 0.06 and np.median(rough) > 3.0 * np.median(fine)
 
 
 def test_two_tags_of_one_object_decide_what_one_cannot(truth, lens, rendered):
