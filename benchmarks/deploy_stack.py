@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from real import ros
 from real.connection import JointTrajectory
-from real.robots.base import COMMANDS, CommandInterface
 from real.listener import nanoseconds
+from real.robots.base import COMMANDS, CommandInterface
 from real.watcher import EVERY, Watcher
 from robolearn import bundle, config
 from robolearn.spec import PolicySpec, RobotSpec

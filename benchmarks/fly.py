@@ -54,6 +54,7 @@ class Stack(FlightWatcher):
         self.folder, self.processes = folder, dict[str, subprocess.Popen[bytes]]()
         self.words = ["--params-file", str(share_dir() / SITE), "-p", f"run:={run}", "-p", "trajectory:=figure_eight",
                       "-p", f"period_s:={PERIOD_S}", "-p", f"state_delay_s:={settings['delay_s']}",
+                      "-p", f"command_delay_s:={settings['delay_s']}",
                       "-p", f"backend:={settings['engine']}"]  # fmt: skip
         self.line = [w.format(**settings) for w in (*DELAYED, *line)]
         super().__init__(self.dead)

@@ -115,6 +115,7 @@ def _flight_site(node: Any, profile: QuadrotorProfile) -> FlightSite:
         base_frame=parameter(node, "frame", profile.base_frame),
         command_rate_hz=parameter(node, "command_rate_hz", profile.command_rate_hz),
         state_delay_s=parameter(node, "state_delay_s", profile.state_delay_s),
+        command_delay_s=parameter(node, "command_delay_s", profile.command_delay_s),
         limits=_tightened(node, profile),
         **topics,
     )

@@ -84,7 +84,7 @@ class FlightLink:
         assert vehicle is not None
         self._names, self._mass = list(SETPOINTS["attitude"]), vehicle.mass_kg
         kind, size_m = parameter(node, "trajectory", KINDS[0]), parameter(node, "size_m", 1.0)
-        period_s, self._ahead_s = parameter(node, "period_s", 5.5), profile.state_delay_s
+        period_s, self._ahead_s = parameter(node, "period_s", 5.5), profile.state_delay_s + profile.command_delay_s
         self.goals = Goals(pipeline, kind, size_m, period_s, site)
         self.needed: tuple[list[str], list[str]] = ([], [])
         self.guard_state, self.owner, self.patience_s = "", "", SILENCE_S
@@ -128,13 +128,14 @@ class FlightLink:
         return None
 
     def state(self) -> RobotState:
-        """Where the vehicle is now: the newest measurement, carried on by the time that has passed since."""
+        """Where the vehicle will be when it hears of it: the newest measurement, carried on."""
         assert self.reader.latest is not None
         thrust = None if self.reference is None else float(self.reference[3]) / self._mass
         return state_of(self.reader.latest.ahead(self.age_s() + self._ahead_s, thrust))
 
     def scene(self) -> SceneState:
-        return self.goals.scene(self.now_s())
+        """Where it should be then."""
+        return self.goals.scene(self.now_s() + self.site.profile.command_delay_s)
 
     def standing(self) -> Tensor:
         """(J,) as an episode starts: here the trajectory begins, unless somebody has set a goal."""

@@ -2,7 +2,7 @@
 
 Crazyswarm2 stamps a message when it comes in, so that a stamp says nothing of the radio's delay, goes on when the
 estimate has stopped, and two that were held up come with nearly the same: what divides by the time between them goes by
-the rate at which they come (`Pace`). Velocity is that of `odom` (reference frame; its body rates are always zero and are
+the rate at which they come (`Pace`). Velocity is that of `odom` (reference frame; its body rates are always zero and
 not used), or of the difference of poses where no odometry comes; body rates are those of a log topic of the gyroscope
 (degrees a second), or of the difference of attitudes.
 """

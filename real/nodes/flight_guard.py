@@ -10,6 +10,7 @@ command interface: roll, pitch, yaw_rate, thrust; stamped with the pose that it 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -44,6 +45,7 @@ class FlightGuardNode(AuthorityNode):
         self.guard = FlightGuard(profile.limits, robot, sources, self.dt, profile.command_interface)
         self.reader = listen(self, self.site)
         self._wire = Wire(profile.command_interface, robot, profile.base_frame)
+        self._acted_s = -math.inf  # on the steady clock
         self._followed_s: float | None = None  # stamp of the proposal that no command has used yet
         self._command = self.create_publisher(self._wire.type, self._wire.topic, NEWEST)
         self._target = self.create_publisher(JointState, "guard/target", NEWEST)
@@ -75,6 +77,7 @@ class FlightGuardNode(AuthorityNode):
             self.guard.refuse(source, proposal)
         elif self.guard.propose(source, self.now_s(), proposal):
             self._followed_s = proposal.stamp_s
+            self._act()
 
     def _takeoff(self) -> Answer:
         missing = self.services.missing()
@@ -85,7 +88,11 @@ class FlightGuardNode(AuthorityNode):
     # --- what goes out --------------------------------------------------------------------------------------
 
     def _tick(self) -> None:
-        now_s = self.now_s()
+        if time.monotonic() - self._acted_s > 0.7 * self.dt:  # else a proposal came just now
+            self._act()
+
+    def _act(self) -> None:
+        now_s, self._acted_s = self.now_s(), time.monotonic()
         latest = self.reader.latest
         if latest is not None and latest is not self.guard.view.measured:
             self.guard.observe(now_s, latest)

@@ -1,11 +1,12 @@
 """A simulated quadrotor behind Crazyswarm2's topics and services, in real time: for trying everything out before it
-flies. Below its namespace: `cmd_vel_legacy`, `cmd_velocity_world`, `cmd_full_state` in; `pose`, `odom`, `status` out;
-the services `arm`, `takeoff`, `land`, `go_to`, `notify_setpoints_stop`, `emergency`.
+flies. Below its namespace: `cmd_vel_legacy`, `cmd_velocity_world`, `cmd_full_state` in; `pose`, `odom`, `gyro`,
+`status` out; the services `arm`, `takeoff`, `land`, `go_to`, `notify_setpoints_stop`, `emergency`.
 
 As on the real one, a stamp is the time at which the server had the message, set-points come before the high-level
 commander until they are said to stop, thrust is locked at first, and the firmware's watchdogs level it and cut the
-motors. Parameters: `rate_hz` of the pose (10 to 100), `noise_m`, `noise_rad`, `noise_mps`; `delay_s`, `jitter_s` and
-`loss` of set-points and of what is measured (orders wait in the same queue, and are repeated until they are heard).
+motors. Parameters: `rate_hz` of the pose (10 to 100), `noise_m`, `noise_rad`, `noise_mps`, `noise_radps`; `delay_s`,
+`jitter_s` and `loss` of set-points and of what is measured (orders wait in the same queue, and are repeated until they
+are heard).
 
 Simulation alone has `twin/truth` (nav_msgs/Odometry: where it is, without noise, delay or loss), `twin/place`
 (geometry_msgs/PoseStamped: it stands on the ground there, restarted, with a new battery) and `twin/fault`
@@ -36,9 +37,11 @@ from robolearn.errors import ConfigError
 PoseStamped = ros.interface("geometry_msgs/msg/PoseStamped")
 Odometry = ros.interface("nav_msgs/msg/Odometry")
 Status = ros.interface("crazyflie_interfaces/msg/Status")
+LogData = ros.interface("crazyflie_interfaces/msg/LogDataGeneric")
 TICK_S, REPORT_S = 0.004, 1.0
 BEHIND = 25
 """Periods of the firmware that are made up for at once; what is later than that is lost."""
+NOISE = (("noise_m", 0.001), ("noise_rad", 0.002), ("noise_mps", 0.01), ("noise_radps", 0.02))
 FAULTS = ("", "freeze", "jump", "nan", "frame", "silent", "sag")
 JUMP_M, SAG_V = 1.5, 0.9
 
@@ -52,15 +55,14 @@ class FlightTwinNode(ros.Node):
         rate_hz = parameter(self, "rate_hz", profile.state_rate_hz)
         if not 1.0 <= rate_hz <= 1.0 / TICK_S:
             raise ConfigError(f"rate_hz must be within 1 and {1 / TICK_S:g}, got {rate_hz}")
-        self._noise = [
-            parameter(self, n, v) for n, v in (("noise_m", 0.001), ("noise_rad", 0.002), ("noise_mps", 0.01))
-        ]
+        self._noise = [parameter(self, n, v) for n, v in NOISE]
         faults = {n: parameter(self, n, 0.0) for n in ("delay_s", "jitter_s", "loss")}
         self.lines = Line(**faults, seed=0, ordered=True), Line(**faults, seed=1, ordered=True)  # to it, and from it
-        self._random, self.fault, self._frozen = np.random.default_rng(0), "", np.zeros(10)
+        self._random, self.fault, self._frozen = np.random.default_rng(0), "", np.zeros(13)
         self.refused = {"set-points": 0, "orders": 0}
         self._pose = self.create_publisher(PoseStamped, profile.state_topic, 10)
         self._odom = self.create_publisher(Odometry, profile.odom_topic, 10) if profile.odom_topic else None
+        self._gyro = self.create_publisher(LogData, profile.gyro_topic, 10) if profile.gyro_topic else None
         self._status = self.create_publisher(Status, profile.status_topic, 10)
         self._truth = self.create_publisher(Odometry, "twin/truth", 10)
         self._report = Report(self, profile.robot)
@@ -142,14 +144,14 @@ class FlightTwinNode(ros.Node):
         self.drone.advance(min(due, BEHIND))
 
     def _measured(self) -> Floats:
-        """Position, quaternion, velocity (10,), with noise."""
-        pose, velocity, _ = self.drone.measured()
-        metres, radians, speed = (self._random.normal(0.0, s, n) for s, n in zip(self._noise, (3, 3, 3), strict=True))
+        """Position, quaternion, velocity, body rates (13,), with noise."""
+        pose, velocity, rates = self.drone.measured()
+        metres, radians, speed, spin = (self._random.normal(0.0, s, 3) for s in self._noise)
         x, y, z, w = pose[3:]
         a, b, c = 0.5 * radians
         turn = pose[3:] + np.array([w * a + y * c - z * b, w * b - x * c + z * a, w * c + x * b - y * a,
                                     -x * a - y * b - z * c])  # fmt: skip
-        return np.concatenate((pose[:3] + metres, turn / np.linalg.norm(turn), velocity + speed))
+        return np.concatenate((pose[:3] + metres, turn / np.linalg.norm(turn), velocity + speed, rates + spin))
 
     def _tell_truth(self, pose: Floats, velocity: Floats) -> None:
         message = Odometry(header=Header(stamp=stamp_of(self.now_s()), frame_id=self.site.profile.base_frame))
@@ -177,7 +179,9 @@ class FlightTwinNode(ros.Node):
         for part in (pose.pose, odom.pose.pose):
             fill(part.position, row[:3])
             fill(part.orientation, row[3:7])
-        fill(odom.twist.twist.linear, row[7:])
+        fill(odom.twist.twist.linear, row[7:10])
+        if self._gyro:
+            self._gyro.publish(LogData(header=header, values=np.degrees(row[10:]).astype(np.float32)))
         if self._odom:
             self._odom.publish(odom)
         self._pose.publish(pose)

@@ -132,6 +132,8 @@ class QuadrotorProfile(RobotProfile):
     """and for so long it cuts the motors."""
     state_delay_s: float
     """Of the radio, from the estimate to the stamp."""
+    command_delay_s: float
+    """Of the radio, from what is sent to what the firmware does, beyond what the policy trained with."""
     odom_topic: str = "odom"
     """nav_msgs/Odometry, for the velocity; empty: from the poses."""
     gyro_topic: str = ""
@@ -144,5 +146,6 @@ class QuadrotorProfile(RobotProfile):
         super().__post_init__()
         if self.command_interface not in SETPOINTS:
             raise ConfigError(unknown("command interface", self.command_interface, list(SETPOINTS)))
-        if not 0.0 <= self.state_delay_s < 1.0:
-            raise ConfigError(f"profile of {self.robot}: state_delay_s must be in [0, 1), got {self.state_delay_s}")
+        for name in ("state_delay_s", "command_delay_s"):
+            if not 0.0 <= getattr(self, name) < 0.5:
+                raise ConfigError(f"profile of {self.robot}: {name} must be in [0, 0.5), got {getattr(self, name)}")

@@ -2,7 +2,8 @@
 
 The firmware's watchdogs (0.5 s, then 2 s) and its range of thrust are published. The rest is ours: the fence is a
 motion-capture cage, tilt and yaw rate are those of the flight tasks' actions, the voltages are those of its one cell.
-Crazyswarm2's pose comes at 10 Hz unless its configuration says more: 50 Hz and an `odom` topic are needed here.
+Crazyswarm2's pose comes at 10 Hz unless its configuration says more: 50 Hz, `odom` and a log topic of the gyroscope are
+wanted here.
 """
 
 from real.robots.base import QuadrotorProfile
@@ -16,8 +17,8 @@ LIMITS = FlightLimits(
     react_s=0.2,
     speed_mps=3.0,
     acceleration_mps2=8.0,
-    tilt_rad=0.6,
-    tilt_rate_radps=30.0,
+    tilt_rad=0.85,  # 0.6 about both axes
+    tilt_rate_radps=60.0,
     yaw_rate_radps=2.0,
     thrust_lower_n=0.04,
     thrust_upper_n=0.5,
@@ -46,6 +47,8 @@ PROFILE = QuadrotorProfile(
     limits=LIMITS,
     level_after_s=0.5,
     cut_after_s=2.0,
+    gyro_topic="gyro",
     state_delay_s=0.01,
+    command_delay_s=0.005,
 )
 register("profile", "crazyflie")(PROFILE)

@@ -102,8 +102,8 @@ class FlightGuard:
         weight = spec.quadrotor.mass_kg * G
         if not limits.thrust_lower_n < weight < limits.thrust_upper_n <= spec.quadrotor.full_thrust_n:
             raise ConfigError(
-                f"guard limits of thrust, {limits.thrust_lower_n} to {limits.thrust_upper_n} N, must hold {spec.name}'s "
-                f"weight of {weight:.3g} N and be no more than the {spec.quadrotor.full_thrust_n:.3g} N that it has"
+                f"guard limits of thrust, {limits.thrust_lower_n} to {limits.thrust_upper_n} N, must hold "
+                f"{spec.name}'s weight of {weight:.3g} N and not exceed its {spec.quadrotor.full_thrust_n:.3g} N"
             )
         self.limits, self.sources, self.dt, self.interface = limits, sources, command_dt_s, interface
         self.names, self._limit = SETPOINTS[interface], LIMITERS[interface]
@@ -245,7 +245,7 @@ class FlightGuard:
     # --- what goes out --------------------------------------------------------------------------------------
 
     def command(self, now_s: float) -> FlightDecision:
-        """To be called every `command_dt_s`."""
+        """To be called every `command_dt_s`, or sooner, when a proposal has come."""
         self._tick(now_s)
         self._supervise(now_s)
         setpoint, clips = self._setpoint(now_s)
@@ -259,8 +259,9 @@ class FlightGuard:
             return np.zeros(4), []
         if self.owner is None or self._rows is None or self.view.measured is None:
             return None, []
+        dt = min(max(now_s - self._sent_s, 0.1 * self.dt), 2.0 * self.dt)
         k = min(int((now_s - self._rows_s) / self._period_s + 1e-6), len(self._rows) - 1)
-        setpoint, clips = self._limit(self._rows[k], Moment(self.dt, self._last, self.view.measured, self.limits))
+        setpoint, clips = self._limit(self._rows[k], Moment(dt, self._last, self.view.measured, self.limits))
         for clip in clips:
             self.view.count(clip)
         self._last, self._streams, self._sent_s = setpoint, True, now_s

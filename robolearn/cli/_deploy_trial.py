@@ -41,7 +41,7 @@ TRIES = 3
 """Of an episode that a busy machine did not run or measure in time, and of a goal on whose way the arm moves fast."""
 FILMED = 4
 """Episodes that are kept for a film."""
-STARTED = re.compile(r"\[launch\] \[(\w+)\] started, process (\d+)")
+STARTED = re.compile(r"\[launch\] \[(?:\w+/)*(\w+)\] started, process (\d+)")
 INSTALL = "pip install 'robolearn[ros]'"
 
 

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 FILE = "flight.json"
 NAMESPACE = "cf1"
-DELAY_S, RATE_HZ = 0.02, 50.0
+DELAY_S, RATE_HZ = 0.01, 50.0
 """Of the twin's radio, each way, and of its pose."""
 ROUNDS, AFTER_S = 1.5, 4.0
 """Rounds of the figure-eight before the kill, and what is kept after it."""
@@ -59,6 +59,7 @@ def _fly(path: Path, run: Path, period_s: float, size_m: float) -> dict[str, Any
     from real.domain import own_domain
     from real.flight.goals import RAMP_S
     from real.flight.watcher import FlightWatcher
+    from real.listener import TrialError
 
     load, seconds = os.getloadavg()[0], RAMP_S + ROUNDS * period_s
     with ExitStack() as stack, Display(100, "flight through ROS 2") as display:
@@ -75,6 +76,8 @@ def _fly(path: Path, run: Path, period_s: float, size_m: float) -> dict[str, Any
         display.update(30, {})
         watcher.start()
         watcher.stay(seconds)
+        if watcher.owner != "policy":
+            raise TrialError(f"the policy lost authority on its way; {logs['fly']} says why")
         flown = {"errors_m": watcher.errors(RAMP_S).tolist(), "latency_ms": watcher.latencies_ms()}
         display.update(80, {})
         killed_s = watcher.heard.truth[-1].stamp_s

@@ -12,7 +12,7 @@ import torch
 
 from robolearn.cli import _video
 
-FPS = 25
+FPS, WIDTH_PX = 20, 480
 
 
 def film_flight(path: Path, cfg: Any, found: dict[str, Any], seed: int = 0) -> None:
@@ -68,7 +68,7 @@ class _Stage:
         backend.forward()
         level = torch.tensor([[*goal, 0.0, 0.0, 0.0, 1.0]], dtype=torch.float32)
         backend.set_marker("goal", level)
-        return _video.snapshot(self.env, torch.tensor([good]))
+        return _video.snapshot(self.env, torch.tensor([good]), WIDTH_PX)
 
     def draw_arm(self, arm: np.ndarray, goals: dict[str, list[float]], good: bool) -> np.ndarray:
         backend, robot = self.env.backend, self.env.robot
@@ -79,4 +79,4 @@ class _Stage:
         for name, pose in goals.items():
             if name in backend.scene.markers:
                 backend.set_marker(name, torch.tensor([pose], dtype=torch.float32))
-        return _video.snapshot(self.env, torch.tensor([good]))
+        return _video.snapshot(self.env, torch.tensor([good]), WIDTH_PX)

@@ -75,11 +75,11 @@ def _rollout(env: SimEnv, policy: Policy, steps: int, stride: int, progress: Any
             yield snapshot(env, success)
 
 
-def snapshot(env: SimEnv, success: Any) -> np.ndarray:
-    """The grid's picture of this moment; `success` (B,) bool colours the borders."""
+def snapshot(env: SimEnv, success: Any, width_px: int | None = None) -> np.ndarray:
+    """The grid's picture of this moment; `success` (B,) bool colours the borders. `width_px`: other than WIDTH_PX."""
     columns = math.ceil(math.sqrt(env.num_envs))
     camera = env.backend.scene.cameras[env.task.camera]
-    width = WIDTH_PX // columns - 2 * BORDER_PX
+    width = (width_px or WIDTH_PX) // columns - 2 * BORDER_PX
     height = width * camera.height // camera.width // 2 * 2
     pictures = env.backend.render(env.task.camera, range(env.num_envs), film=(height, width // 2 * 2))
     return tile(pictures, success.tolist(), columns)

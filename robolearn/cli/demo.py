@@ -39,9 +39,9 @@ class DemoCfg:
     seed: int = option(0, "of the trainings")
     episodes: int = option(500, "of an evaluation in the engine of the training")
     second_backend: str = option("pybullet", "engine of the second evaluation; empty for none")
-    second_episodes: int = option(200, "of that evaluation")
-    video_envs: int = option(6, "environments in a film")
-    ros_episodes: int = option(20, "of an arm through ROS 2, 3 s or so each; 0 for none")
+    second_episodes: int = option(100, "of that evaluation")
+    video_envs: int = option(4, "environments in a film")
+    ros_episodes: int = option(10, "of an arm through ROS 2, 3 s or so each; 0 for none")
 
     def __post_init__(self) -> None:
         counts = dict.fromkeys(("episodes", "second_episodes"), _options.EPISODES)
