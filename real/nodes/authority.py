@@ -33,6 +33,7 @@ class AuthorityNode(ros.Node):
         self.latency = Spread()
         self._said: tuple[str, str] = ("", "")
         self._tellers: list[str] = []
+        self.intruders: list[str] = []
 
     def read_sources(self) -> tuple[str, ...]:
         sources = tuple(parameter(self, "sources", SOURCES))
@@ -103,15 +104,19 @@ class AuthorityNode(ros.Node):
         """A second publisher on the command topic, or of the owner's proposals, is an emergency."""
         found = self.get_publishers_info_by_topic(self._command_topic)
         mine = next((e for e in found if self._is_mine(e)), None)
-        others = [e for e in found if e is not mine]  # a second guard has this one's name
-        if others:
-            self.guard.estop(
-                f"{', '.join(sorted({e.node_name for e in others}))} publishes on {self._command_topic} too"
-            )
+        self.intruders = sorted({e.node_name for e in found if e is not mine})  # a second guard has this one's name
+        if self.intruders:
+            self.on_intruder(f"{', '.join(self.intruders)} publishes on {self._command_topic} too")
         self._hear_of(sorted(e.node_name for e in self.get_publishers_info_by_topic(self._state_topic)))
         owner = self.guard.owner
         if owner and self.count_publishers(f"guard/proposals/{owner}") > 1:
-            self.guard.estop(f"{owner} has authority, and more than one node proposes as {owner}")
+            self.on_namesake(f"{owner} has authority, and more than one node proposes as {owner}")
+
+    def on_intruder(self, reason: str) -> None:
+        self.guard.estop(reason)
+
+    def on_namesake(self, reason: str) -> None:
+        self.guard.estop(reason)
 
     def _hear_of(self, tellers: list[str]) -> None:
         """Who tells of the robot. An arm and its gripper may do so apart; two robots on one topic are a mistake, of

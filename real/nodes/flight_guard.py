@@ -83,7 +83,17 @@ class FlightGuardNode(AuthorityNode):
         missing = self.services.missing()
         if missing:
             return Answer(False, f"nobody serves {', '.join(missing)}: is the Crazyswarm2 server up?")
+        if self.intruders:
+            return Answer(False, f"{', '.join(self.intruders)} publishes on {self._wire.topic} too: end it first")
         return self.guard.takeoff()
+
+    def on_intruder(self, reason: str) -> None:
+        """To cut the motors would be a crash for sure; what does not land is cut."""
+        self.guard.land(reason)
+
+    def on_namesake(self, reason: str) -> None:
+        if self.guard.owner:
+            self.guard.release(self.guard.owner, reason)
 
     # --- what goes out --------------------------------------------------------------------------------------
 

@@ -194,11 +194,11 @@ class FlightGuard:
         ]  # fmt: skip
         return Answer(True, "taking off")
 
-    def land(self) -> Answer:
+    def land(self, reason: str = "asked to") -> Answer:
         """From wherever it flies."""
         if self.state not in ("taking_off", "flying"):
             return Answer(self.state in ("grounded", "landing"), f"nothing to land: {self.state}")
-        self._land("asked to")
+        self._land(reason)
         return Answer(True, "landing")
 
     def take(self, source: str) -> Answer:
@@ -219,11 +219,11 @@ class FlightGuard:
         self._say(f"waits for {source}")
         return Answer(True, f"{source} has authority")
 
-    def release(self, source: str) -> Answer:
+    def release(self, source: str, reason: str = "") -> Answer:
         """Give authority back; the vehicle hovers."""
         if source != self.owner:
             return Answer(False, f"{source} has no authority; {self.owner or 'nobody'} has")
-        self._hover(f"{source} released it")
+        self._hover(reason or f"{source} released it")
         return Answer(True, "hovers")
 
     def estop(self, reason: str = "emergency stop") -> Answer:
@@ -329,6 +329,9 @@ class FlightGuard:
 
     def _hover(self, reason: str) -> None:
         """Nobody has authority any more; it comes to rest within the fence, by its own commander."""
+        if self.view.lost():
+            self._land(reason)
+            return
         lower, upper = np.array(self.limits.fence_lower_m), np.array(self.limits.fence_upper_m)
         goal = self.view.stop().clip(lower + MARGIN_M, upper - MARGIN_M)
         assert self.view.measured is not None

@@ -151,6 +151,19 @@ def test_a_battery_that_sags_ends_in_a_landing(flight):
     assert "battery: V 2." in flight.log("guard")
 
 
+def test_a_second_publisher_of_set_points_makes_it_land_and_keeps_it_down(flight):
+    from real import ros
+
+    flight.begin("twin", "guard")
+    flight.take_off()
+    intruder = flight.node.create_publisher(ros.interface("geometry_msgs/msg/Twist"), "cmd_vel_legacy", NEWEST)
+    flight.wait(lambda: flight.state == "grounded", "it has landed", 15.0)
+    assert "publishes on cmd_vel_legacy too" in flight.call("guard/takeoff").message
+    flight.node.destroy_publisher(intruder)
+    flight.stay(1.0)
+    assert flight.call("guard/takeoff").success
+
+
 def test_an_emergency_stop_cuts_the_motors_and_needs_a_restart(flight):
     flight.begin("twin", "guard")
     flight.take_off()

@@ -264,6 +264,15 @@ def test_a_full_state_stays_within_the_fence():
 # --- what ends a flight -------------------------------------------------------------------------------------
 
 
+def test_who_gives_authority_back_without_a_pose_makes_it_land(bench):
+    bench.active()
+    bench.seen, bench.propose_row = False, None
+    bench.now += 0.3
+    assert bench.guard.release("policy").ok
+    bench.run(0.05)
+    assert bench.guard.state == "landing" and bench.called()[-1] == "land"
+
+
 def test_without_proposals_it_hovers_where_it_comes_to_rest(bench):
     bench.active()
     bench.velocity[0], bench.propose_row = 1.0, None
