@@ -86,6 +86,11 @@ class Stack(FlightWatcher):
         self.processes[name].send_signal(signal.SIGKILL)
         self.processes.pop(name).wait()
 
+    def home(self) -> None:
+        """It lands, and is put where it began."""
+        self.land()
+        self.put(np.zeros(3))
+
     def crashed(self) -> bool:
         low = any(t.position[2] < CRASH_M for t in self.heard.truth)
         return low or self.state == "emergency" or max(self.tilts(), default=0.0) > TILTED_RAD
@@ -155,7 +160,7 @@ def losses(folder: Path, settings: Settings) -> str:
             errors.append(rms(stack.errors(SETTLED_S)))
             stack.demand("policy/stop")
             stack.stay(1.0)
-            stack.land()
+            stack.home()
             display.update(k + 1, {"crashes": crashes, "rmse_m": errors[-1]})
     return (
         f"{times} flights with 5 % loss, 10 ms of jitter and {1e3 * float(settings['delay_s']):g} ms of delay: "
@@ -171,8 +176,8 @@ def killed(folder: Path, settings: Settings) -> str:
         stack.begin("twin", "guard")
         fence = fence_of()
         stack.wait(lambda: stack.state, "the guard's first state")
-        stack.take_off()
         for k in range(times):
+            stack.take_off()
             stack.begin("policy")
             stack.call("policy/stop")
             stack.start()
@@ -187,6 +192,7 @@ def killed(folder: Path, settings: Settings) -> str:
             far.append(float(np.linalg.norm(place - place[0], axis=1).max()))
             settled.append(float(np.linalg.norm(stack.heard.truth[-1].velocity)))
             display.update(k + 1, {"outside": outside, "crashes": crashes, "far_m": far[-1]})
+            stack.home()
             stack.stay(8.0)  # until the graph has forgotten the killed one
     return (f"kill -9 of the policy in flight, {times} times: outside the fence {outside} times, crashed {crashes} "
             f"times; {np.median(far):.2f} m from the place of the kill at the median, {max(far):.2f} m at most; 3 s "
