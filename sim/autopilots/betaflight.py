@@ -272,19 +272,19 @@ class Betaflight:
         return packets.refusals(self._ask(packets.MSP_STATUS))
 
     def _ask(self, command: int) -> bytes:
-        received, until = b"", time.monotonic() + START_S
-        self._msp.settimeout(0.2)
-        while time.monotonic() < until:
-            try:
-                self._msp.sendall(packets.request(command))
-                received += self._msp.recv(4096)
-            except OSError:
-                self.require_alive()
-                continue
-            content = packets.reply(received, command)
-            if content is not None:
-                return content
-        raise _HungError(f"has not answered MSP {command} for {START_S:g} s: {self.last_words()}")
+        """One question, one answer: a repeated question's second answer would be the next one's, and out of date."""
+        self._msp.settimeout(DEAF_S)
+        received = b""
+        try:
+            self._msp.sendall(packets.request(command))
+            while (content := packets.reply(received, command)) is None:
+                if not (part := self._msp.recv(4096)):
+                    raise ConnectionResetError
+                received += part
+        except OSError:
+            self.require_alive()
+            raise _HungError(f"has not answered MSP {command} for {DEAF_S:g} s: {self.last_words()}") from None
+        return content
 
 
 def die_with_parent() -> Callable[[], None]:

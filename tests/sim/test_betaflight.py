@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -152,6 +153,21 @@ def test_a_program_that_ends_says_why(tmp_path):
         Betaflight(program=program)
     with pytest.raises(BetaflightError, match="cannot be started"):
         Betaflight(program=tmp_path / "nothing")
+
+
+def test_a_question_that_is_answered_late_is_asked_once():
+    """A second answer would be taken for the next question's."""
+    asking, firmware = socket.socketpair()
+    autopilot = Betaflight.__new__(Betaflight)
+    autopilot._msp = asking
+    content = bytes(6)
+    answer = b"$M>" + bytes([6, packets.MSP_ATTITUDE, *content, 6 ^ packets.MSP_ATTITUDE])
+    late = threading.Timer(0.5, lambda: [firmware.send(part) for part in (answer[:7], answer[7:])])
+    late.start()
+    with asking, firmware:
+        assert autopilot.attitude() == (0.0, 0.0, 0.0)
+        late.join()
+        assert firmware.recv(4096) == packets.request(packets.MSP_ATTITUDE)
 
 
 # --- the real firmware -------------------------------------------------------------------------------------
