@@ -27,6 +27,7 @@ from real.connection import (
 )
 from real.flight.goals import KINDS, FlightGoals
 from real.flight.listening import listen
+from real.flight.prediction import Prediction
 from real.flight.reading import FlightReader
 from real.flight.state import SETPOINTS, Flight
 from real.link import Lack
@@ -82,9 +83,10 @@ class FlightLink:
             raise ConfigError(f"the policy commands attitudes, the guard takes {profile.command_interface}: set "
                               "command_interface: attitude")  # fmt: skip
         assert vehicle is not None
-        self._names, self._mass = list(SETPOINTS["attitude"]), vehicle.mass_kg
+        self._names = list(SETPOINTS["attitude"])
+        self._prediction = Prediction(vehicle, profile.state_delay_s, profile.command_delay_s)
         kind, size_m = parameter(node, "trajectory", KINDS[0]), parameter(node, "size_m", 1.0)
-        period_s, self._ahead_s = parameter(node, "period_s", 5.5), profile.state_delay_s + profile.command_delay_s
+        period_s = parameter(node, "period_s", 5.5)
         self.goals = Goals(pipeline, kind, size_m, period_s, site)
         self.needed: tuple[list[str], list[str]] = ([], [])
         self.guard_state, self.owner, self.patience_s = "", "", SILENCE_S
@@ -130,8 +132,7 @@ class FlightLink:
     def state(self) -> RobotState:
         """Where the vehicle will be when it hears of it: the newest measurement, carried on."""
         assert self.reader.latest is not None
-        thrust = None if self.reference is None else float(self.reference[3]) / self._mass
-        return state_of(self.reader.latest.ahead(self.age_s() + self._ahead_s, thrust))
+        return state_of(self._prediction(self.reader.latest, self.now_s()))
 
     def scene(self) -> SceneState:
         """Where it should be then."""
@@ -143,6 +144,7 @@ class FlightLink:
             here = torch.tensor(self.reader.latest.position, dtype=torch.float32)
             self.goals.begin(self.now_s(), None if self.goals.told else here)
         self.reference = None
+        self._prediction.clear()
         return torch.tensor(self.site.robot.default_joint_pos)
 
     def _on_target(self, message: Any) -> None:
@@ -150,6 +152,7 @@ class FlightLink:
             target = torch.tensor(message.position, dtype=torch.float32)
             if target.isfinite().all():
                 self.reference, self._reference_s = target, time.monotonic()
+                self._prediction.sent(self.now_s(), target.double().numpy())
 
     def _on_goal(self, message: Any) -> None:
         p, frame = message.pose.position, message.header.frame_id
@@ -158,7 +161,7 @@ class FlightLink:
         if frame not in ("", self.site.profile.base_frame):
             self.goals.refuse(f"goal: frame {shown(frame)} is not {self.site.profile.base_frame}")
         elif not ((place > low) & (place < high)).all():  # NaN too
-            self.goals.refuse(f"goal: {[round(v, 3) for v in place.tolist()]} is not within the geofence")
+            self.goals.refuse("goal: it is not within the geofence")
         else:
             self.goals.told = True
             self.goals.place(place)
