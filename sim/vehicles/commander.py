@@ -88,7 +88,7 @@ class Commander:
 
     def notify_stop(self, now_s: float) -> None:
         """The high-level commander comes in again, from where the vehicle is."""
-        if self.priority == LOW_LEVEL:
+        if self._low is not None:  # though the watchdog may have levelled it
             self.priority, self._low, self._plan = HIGH_LEVEL, None, None
             self._stopped_s = now_s
 
@@ -109,7 +109,7 @@ class Commander:
             plan, since_s = self._plan
             place, speed, _, its_yaw = plan.at(now_s - since_s)
             at = State(place, speed, its_yaw)
-        self.priority, self._plan = HIGH_LEVEL, (Plan(at, goal, yaw, duration_s, off), now_s)
+        self.priority, self._low, self._plan = HIGH_LEVEL, None, (Plan(at, goal, yaw, duration_s, off), now_s)
         return True
 
     # --- what it does ---------------------------------------------------------------------------------------

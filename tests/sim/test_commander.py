@@ -51,6 +51,20 @@ def test_the_watchdog_levels_then_cuts_and_locks(commander):
     assert not commander.command(FLIES, 2.7, 0.01).any() and not commander.flies()
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_what_the_watchdog_has_levelled_obeys_orders_again(commander, told):
+    unlocked(commander)
+    commander.setpoint("attitude", TILT, 0.0)
+    commander.command(FLIES, 0.6, 0.01)
+    if told:
+        commander.notify_stop(0.7)
+    assert commander.go(FLIES, FLIES.position, 0.3, 2.0, 0.7)
+    for now_s in (0.8, 2.5):
+        assert commander.command(FLIES, now_s, 0.01)[3] == pytest.approx(WEIGHT, rel=1e-2)
+    commander.setpoint("attitude", TILT, 2.6)  # the thrust is not locked by that
+    assert commander.command(FLIES, 2.61, 0.01) == pytest.approx(TILT)
+
+
 def test_orders_are_ignored_until_set_points_are_said_to_stop(commander):
     unlocked(commander)
     commander.setpoint("attitude", TILT, 0.0)
