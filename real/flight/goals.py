@@ -3,6 +3,8 @@ observation names."""
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -23,10 +25,12 @@ class FlightGoals:
 
     def __init__(self, spec: ObservationSpec, kind: str, size_m: float, period_s: float, vehicle: QuadrotorSpec,
                  tilt_rad: float):  # fmt: skip
-        """`size_m`: half the length of a figure-eight, the radius of a circle. Raises ConfigError for a trajectory that
-        the vehicle cannot fly."""
+        """`size_m`: half the length of a figure-eight, the radius of a circle; `period_s` below 0: the other way round.
+        Raises ConfigError for a trajectory that the vehicle cannot fly."""
         if kind not in KINDS:
             raise ConfigError(unknown("trajectory", kind, list(KINDS)))
+        if not (0.0 < size_m < math.inf and 0.0 < abs(period_s) < math.inf):
+            raise ConfigError(f"size_m must be above 0 and period_s not 0, both finite, got {size_m} and {period_s}")
         terms = spec.terms("policy")
         self._goals = sorted({t.params["command"] for t in terms if t.function in GOAL_TERMS})
         self._previews = {t.params["command"]: t for t in terms if t.function == "preview"}

@@ -27,6 +27,9 @@ NOISE_M, NOISE_RAD = 0.05, 0.1
 lead."""
 ANYWHERE_S = 1.0
 """After which it may be anywhere."""
+GRACE_S = 0.06
+"""For which poses that have jumped may come back further off than the first one: not as far as a vehicle gets in the
+time that passes, or every jump would be believed soon."""
 PAIR_S = 0.05
 """Odometry and log data count for a pose that is at most so much younger."""
 SHARE = 0.6
@@ -73,7 +76,8 @@ class FlightReader:
         self._raw: Floats | None = None
         self._velocity: tuple[float, Floats] | None = None
         self._rates: tuple[float, Floats] | None = None
-        self._pace, self._dt = Pace(), math.inf  # of poses, accepted or not, and the newest's interval
+        self._pace, self._dt = Pace(), math.inf  # of poses, accepted or not; since the last that was accepted
+        self._suspect_s = math.inf  # of that time, when the first one came that had jumped
 
     def pose(self, message: Any, now_s: float) -> bool:
         """A PoseStamped."""
@@ -90,7 +94,7 @@ class FlightReader:
         if self._jumped(raw[:3], turn):
             return self._refuse("it jumped")
         velocity, rates = self._moving(raw[:3], turn, stamp_s)
-        self.latest, self._dt = Flight(stamp_s, raw[:3], turn, velocity, rates), 0.0
+        self.latest, self._dt, self._suspect_s = Flight(stamp_s, raw[:3], turn, velocity, rates), 0.0, math.inf
         return True
 
     def _begin_anew(self, now_s: float) -> None:
@@ -159,10 +163,13 @@ class FlightReader:
         had, dt = self.latest, self._dt
         if had is None or dt > ANYWHERE_S:
             return False
-        expected, half = had.ahead(dt), 0.5 * dt * dt
+        expected, half = had.ahead(dt), 0.5 * min(dt, self._suspect_s + GRACE_S) ** 2
         far = np.linalg.norm(place - expected.position)
         turned = np.linalg.norm(rotation_between(expected.turn, turn))
-        return bool(far > NOISE_M + PUSH_MPS2 * half or turned > NOISE_RAD + SPIN_RADPS2 * half)
+        jumped = bool(far > NOISE_M + PUSH_MPS2 * half or turned > NOISE_RAD + SPIN_RADPS2 * half)
+        if jumped:
+            self._suspect_s = min(self._suspect_s, dt)
+        return jumped
 
     def _refuse(self, reason: str) -> bool:
         self.refused[reason] = self.refused.get(reason, 0) + 1

@@ -1,5 +1,7 @@
 """What a quadrotor's policy is told to be: a place, or a trajectory from where it is."""
 
+import math
+
 import pytest
 import torch
 
@@ -53,6 +55,14 @@ def test_a_round_of_the_figure_eight_takes_its_period():
     assert torch.allclose(one.at(times)[:, :3], torch.zeros(2, 3), atol=1e-4)
     quarter = one.at(torch.tensor([RAMP_S / 2 + 1.25 * 5.5], dtype=torch.float64))[0]
     assert quarter[:2].tolist() == pytest.approx([1.0, 0.0], abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("size_m", "period_s"), [(math.nan, 5.5), (0.0, 5.5), (math.inf, 5.5), (1.0, 0.0), (1.0, math.nan), (1.0, math.inf)]
+)
+def test_a_size_or_a_period_that_is_none_is_refused(size_m, period_s):
+    with pytest.raises(ConfigError, match="size_m must be above 0"):
+        goals("circle", size_m, period_s)
 
 
 def test_a_trajectory_that_it_cannot_fly_is_refused():

@@ -95,6 +95,15 @@ def test_it_is_believed_again_where_it_was_put_after_a_second(reader):
     assert reader.pose(pose(t + 1.1, (3.0, 0.1, 0.0)), t + 1.1)
 
 
+def test_a_jump_is_not_believed_before_that_although_it_stays_and_a_glitch_ends(reader):
+    t = flown(reader, 12, speed=0.0)
+    assert not any(reader.pose(pose(t + 0.02 * k, (0.4, 0.0, 1.0 + 1e-5 * k)), t + 0.02 * k) for k in range(1, 45))
+    other = FlightReader("world", 0.005, 0.5)
+    t = flown(other, 12, speed=0.0, spin=0.0)
+    assert not any(other.pose(pose(t + 0.02 * k, (0.4, 0.0, 1.0 + 1e-5 * k)), t + 0.02 * k) for k in range(1, 4))
+    assert other.pose(pose(t + 0.08, (0.05, 0.0, 1.0)), t + 0.08)
+
+
 def test_a_clock_that_goes_back_begins_anew(reader):
     t = flown(reader)
     assert reader.pose(pose(t - 5.0, (3.0, 0.0, 0.0)), t - 5.0)
