@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from robolearn import config, registry
-from robolearn.cli import _deploy_report, _fly_report, _page, _plots, _world
+from robolearn.cli import _deploy_report, _fly_report, _page, _plots, _sysid_trial, _world
 from robolearn.loops.evaluate import summarize
 from robolearn.loops.log import read_metrics
 from robolearn.loops.threads import usable_cores
@@ -87,6 +87,7 @@ def _part(part: Part) -> str:
         _engines(part),
         _episodes(part),
         _deployed(part),
+        _sysid_trial.section(part.folder, part.engines[-1]),
         _time(part.metrics, part.seconds),
         _contract(part.packed.spec),
     )
@@ -325,6 +326,8 @@ def _next(parts: list[Part]) -> str:
         ("policy.onnx", "the same policy for computers without torch, specification inside"),
         ("run", "config.yaml, metrics.jsonl, TensorBoard events, checkpoints"),
         ("episodes_ENGINE.json", "the results of every episode of an evaluation"),
+        *([("sysid", "a log, what was identified from it, and the ranges to randomise with")]
+          if any((p.folder / _sysid_trial.FILE).is_file() for p in parts) else []),
         *([(_deploy_report.FILE, "those through ROS 2, with latencies and the stop; what the nodes said: ros2_*.log")]
           if any(p.deployed or p.flown for p in parts) else []),
     ]  # fmt: skip

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import html
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +31,7 @@ def write(path: Path, robot: str, log: Path, fit: Fit, replay: Any, values: dict
         f"<h1>{html.escape(robot)}: {known} of {len(fit.estimates)} parameters identified.</h1>"
         f'<p class="soft">From {html.escape(log.name)}. Intervals hold all true values jointly with 95 %, as far as '
         "the simulation can be made to fit the log at all.</p>",
-        f"<section><h2>Parameters</h2>{_intervals(fit)}{_table(fit)}</section>",
+        f"<section><h2>Parameters</h2>{intervals(list(map(plain, fit.estimates)))}{_table(fit)}</section>",
         f"<section><h2>Measured and predicted</h2>{_curves(fit, replay)}</section>",
         f"<section><h2>To train with</h2><pre>{html.escape(words(values))}</pre></section>",
     ]
@@ -42,25 +44,36 @@ def write(path: Path, robot: str, log: Path, fit: Fit, replay: Any, values: dict
     part.replace(path)
 
 
-def _intervals(fit: Fit) -> str:
-    """Each in the range that was thought possible; the cross is the nominal value."""
-    rows = list(reversed(fit.estimates))
+def plain(e: Estimate) -> dict[str, Any]:
+    """A row of fit.json."""
+    known = {"value": e.value if e.identifiable else None, "low": e.low, "high": e.high}
+    thought = {"nominal": e.parameter.nominal, "least": e.parameter.low, "most": e.parameter.high}
+    return {"name": e.parameter.name, "unit": e.parameter.unit, "identifiable": e.identifiable, **known, **thought}
+
+
+def intervals(rows: Sequence[dict[str, Any]], truth: Mapping[str, float] | None = None) -> str:
+    """Each in the range that was thought possible; the cross is the nominal value, the line across the true one."""
     figure, [[axis]] = _plots._figure(1, 1, 9.6, 0.6 + 0.3 * len(rows))
-    for y, e in enumerate(rows):
-        low, value, high, nominal = (_place(e, v) for v in (e.low, e.value, e.high, e.parameter.nominal))
+    for y, row in enumerate(reversed(rows)):
+        place = _place(row)
         axis.plot((0, 1), (y, y), color=_plots.INK, alpha=0.2, linewidth=1)
-        axis.plot(nominal, y, "x", color=_plots.INK, markersize=6)
-        if e.identifiable:
-            axis.plot((low, high), (y, y), color=_plots.BLUE, linewidth=5, alpha=0.5, solid_capstyle="butt")
-            axis.plot(value, y, "o", color=_plots.BLUE, markersize=5)
-    axis.set_yticks(range(len(rows)), [e.parameter.name for e in rows])
+        axis.plot(place(row["nominal"]), y, "x", color=_plots.INK, markersize=6)
+        if row["identifiable"]:
+            ends = place(row["low"]), place(row["high"])
+            axis.plot(ends, (y, y), color=_plots.BLUE, linewidth=5, alpha=0.5, solid_capstyle="butt")
+            axis.plot(place(row["value"]), y, "o", color=_plots.BLUE, markersize=5)
+        if truth is not None and row["name"] in truth:
+            axis.plot(place(truth[row["name"]]), y, "|", color=_plots.GREEN, markersize=14, markeredgewidth=2.5)
+    axis.set_yticks(range(len(rows)), [row["name"] for row in reversed(rows)])
     axis.set_xticks((0, 1), ("least thought possible", "most"))
     return _plots._svg(figure)
 
 
-def _place(e: Estimate, value: float) -> float:
-    low, high = e.parameter.inner(e.parameter.low), e.parameter.inner(e.parameter.high)
-    return (e.parameter.inner(value) - low) / (high - low)
+def _place(row: dict[str, Any]) -> Callable[[float], float]:
+    """From the least to the most thought possible, 0 to 1; scales by their logarithm."""
+    inner = math.log if row["least"] > 0.0 else float
+    low, high = inner(row["least"]), inner(row["most"])
+    return lambda value: (inner(value) - low) / (high - low)
 
 
 def _table(fit: Fit) -> str:

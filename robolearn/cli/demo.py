@@ -3,8 +3,9 @@
 usage: robolearn demo [out=demo] [experiments=franka_reach_ppo,crazyflie_eight_ppo] [seed=0] [key=value ...]
 
 `out` gets report.html, one file that loads nothing from elsewhere, and a folder for each experiment: run/ (all that
-training writes, with the policy bundle), episodes_ENGINE.json, film.mp4 and policy.onnx. Further key=value words go
-to every training. An interrupted demo continues where it stopped; what is finished is not repeated.
+training writes, with the policy bundle), episodes_ENGINE.json, film.mp4, policy.onnx, and sysid/: what was identified
+from a log of the robot, changed, in the second engine. Further key=value words go to every training. An interrupted
+demo continues where it stopped; what is finished is not repeated.
 
 The policies are deployed too, with `robolearn launch`: policy, guard and a simulated robot are processes that talk over
 DDS, in a domain of their own on this machine. The arm reaches goals as in an evaluation, the quadrotor takes off and
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from robolearn import config
-from robolearn.cli import _options, _world
+from robolearn.cli import _options, _sysid_trial, _world
 from robolearn.cli._options import option
 from robolearn.errors import ConfigError, UserError
 
@@ -40,6 +41,7 @@ class DemoCfg:
     episodes: int = option(500, "of an evaluation in the engine of the training")
     second_backend: str = option("pybullet", "engine of the second evaluation; empty for none")
     second_episodes: int = option(100, "of that evaluation")
+    sysid: bool = option(True, "identify each robot from a log of the second engine")
     video_envs: int = option(4, "environments in a film")
     ros_episodes: int = option(10, "of an arm through ROS 2, 3 s or so each; 0 for none")
 
@@ -114,11 +116,13 @@ def _second(cfg: Any, options: DemoCfg) -> bool:
 
 def _make(folder: Path, name: str, options: DemoCfg, training: list[str]) -> None:
     run = _trained(folder, name, options, training)
-    _, cfg, _ = _world.load_run(str(run))
+    _, cfg, packed = _world.load_run(str(run))
     made = {f"episodes_{cfg.backend.name}.json": lambda path: _evaluate(path, run, "", options.episodes, options.seed)}
     if _second(cfg, options):
         engine, episodes = options.second_backend, options.second_episodes
         made[f"episodes_{engine}.json"] = lambda path: _evaluate(path, run, engine, episodes, options.seed)
+        if options.sysid and _sysid_trial.possible(packed.robot):
+            made[_sysid_trial.FILE] = lambda path: _sysid_trial.measure(path, packed.robot, engine, options.seed)
     made |= {
         "film.mp4": lambda path: _film(path, run, options),
         "policy.onnx": lambda path: _export(path, run),

@@ -205,9 +205,7 @@ def _about(fit: Fit, spec: RobotSpec, path: Path, step_dt_s: float) -> list[str]
 
 def _plain(fit: Fit, values: dict[str, Any], path: Path) -> dict[str, Any]:
     """For fit.json."""
-    estimates = [
-        {"name": e.parameter.name, "unit": e.parameter.unit, "identifiable": e.identifiable,
-         "value": e.value if e.identifiable else None, "low": e.low, "high": e.high}
-        for e in fit.estimates
-    ]  # fmt: skip
+    from robolearn.cli import _sysid_report
+
+    estimates = list(map(_sysid_report.plain, fit.estimates))
     return {"log": str(path), "estimates": estimates, "residuals": fit.noise, "randomize": values}

@@ -21,7 +21,7 @@ SMALL = (
     "total_steps=3000",
     "task.episode_length_s=1",
 )
-SMALL += ("eval_episodes=8", "episodes=8", "second_episodes=2", "video_envs=1", "seed=3")
+SMALL += ("eval_episodes=8", "episodes=8", "second_episodes=2", "video_envs=1", "sysid=false", "seed=3")
 FOLDERS = Path("d/cartpole_ppo"), Path("d/crazyflie_hover_rpm_ppo")
 
 
