@@ -85,7 +85,10 @@ class Collector:
         from real.pictures import picture_of
 
         self._pictures += 1
-        picture = picture_of(message)
+        try:
+            picture = picture_of(message)
+        except ValueError as error:
+            raise UserError(f"the pictures of camera {self.options.camera} cannot be used: {error}") from None
         last, self._last = self._last, self.board.find(picture)
         if self._last is None or last is None:
             return

@@ -244,16 +244,22 @@ def read_poses(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"there is no {path}: a CSV with the columns {', '.join(COLUMNS)}")
     out: dict[str, Any] = {}
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file)
-        if tuple(name.strip() for name in reader.fieldnames or ()) != COLUMNS:
+    with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets put a mark in front
+        lines = csv.reader(file, skipinitialspace=True)
+        if tuple(name.strip() for name in next(lines, [])) != COLUMNS:
             raise ConfigError(f"{path}: its first line must be {','.join(COLUMNS)}")
-        for number, row in enumerate(reader, 2):
-            name, *values = (row[column] for column in COLUMNS)
+        for number, row in enumerate(lines, 2):
+            if not row:
+                continue
+            name, *values = row
             try:
                 numbers = [float(value) for value in values]
-            except (TypeError, ValueError):
-                raise ConfigError(f"{path}, line {number}: seven numbers must follow the image") from None
+            except ValueError:
+                numbers = []
+            if len(numbers) != 7:
+                raise ConfigError(f"{path}, line {number}: seven numbers must follow the image")
+            if name in out:
+                raise ConfigError(f"{path}, line {number}: {name} has a pose already")
             out[name] = checked_pose(numbers, f"{path}, line {number}")
     return out
 

@@ -71,13 +71,22 @@ def test_pictures_without_a_board_and_of_two_sizes_are_refused(tmp_path):
     [
         ("a,b\n", "first line must be image,x"),
         (",".join(calibrate.COLUMNS) + "\n0.png,0,0,zero,0,0,0,1\n", "line 2: seven numbers"),
+        (",".join(calibrate.COLUMNS) + "\n0.png,0,0,0,0,0,1\n", "line 2: seven numbers"),
         (",".join(calibrate.COLUMNS) + "\n0.png,0,0,0,0,0,0,2\n", "unit quaternion"),
+        (",".join(calibrate.COLUMNS) + 2 * "\n0.png,0,0,0,0,0,0,1", "line 3: 0.png has a pose already"),
     ],
 )
 def test_poses_that_are_none_are_refused_with_the_line(tmp_path, text, says):
     (tmp_path / "poses.csv").write_text(text)
     with pytest.raises(ConfigError, match=says):
         calibrate.read_poses(tmp_path / "poses.csv")
+
+
+def test_poses_are_read_as_spreadsheets_and_people_write_them(tmp_path):
+    """A mark in front, a space after each comma, an empty line."""
+    text = ", ".join(calibrate.COLUMNS) + "\n0.png, 1, 2, 3, 0, 0, 0, 1\n\n"
+    (tmp_path / "poses.csv").write_text(text, encoding="utf-8-sig")
+    assert calibrate.read_poses(tmp_path / "poses.csv")["0.png"].tolist() == [1, 2, 3, 0, 0, 0, 1]
 
 
 def test_what_it_does_not_know_is_named():
