@@ -41,7 +41,9 @@ def refined(grey: NDArray[np.uint8], quad: Floats, cells: int, lens: Lens) -> Fl
         found = [line for line in lines if line is not None]
         if len(found) < 4:
             return None
-        straight = np.array([_crossing(found[k - 1], found[k]) for k in range(4)])
+        before, straight = straight, np.array([_crossing(found[k - 1], found[k]) for k in range(4)])
+        if np.linalg.norm(straight - before, axis=1).max() > 2.0 * FARTHEST_PX:
+            return None  # edges that are nearly parallel meet anywhere
     out = _distorted(straight, lens)
     return out if np.linalg.norm(out - quad, axis=1).max() < FARTHEST_PX else None
 

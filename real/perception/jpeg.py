@@ -20,7 +20,10 @@ def encoded(picture: NDArray[np.uint8], quality: int) -> bytes:
 
 def decoded(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(H, W, 3) RGB, of whatever image format OpenCV reads. Raises ValueError."""
-    picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+    try:
+        picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+    except cv2.error:  # a header that promises more pixels than OpenCV takes
+        picture = None
     if picture is None:
         raise ValueError("it is no image")
     return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))

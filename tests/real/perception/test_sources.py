@@ -1,5 +1,8 @@
 """Where pictures come from, and what a camera that misbehaves leads to."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 
@@ -106,11 +109,43 @@ def test_a_camera_that_changes_its_size_is_an_error():
 
 
 def test_a_sensor_that_sends_the_same_again_and_again_is_frozen():
-    watched = Watched(Camera([grey(0), grey(1), grey(1), grey(2), *[grey(3)] * 9]), frozen=4)
-    for _ in range(8):
-        watched.read()
+    """What it repeats is not given out with a new stamp: nobody shall act for a second on what was long ago."""
+    watched = Watched(Camera([grey(0), grey(1), grey(1), grey(2), *[grey(3)] * 5]), frozen=4)
+    assert [watched.read().image[0, 0, 0] for _ in range(4)] == [0, 1, 2, 3]
     with pytest.raises(CameraError, match="frozen"):
         watched.read()
+
+
+class Cable:
+    """cv2.VideoCapture of a camera that gives these pictures out, None where it gives none."""
+
+    def __init__(self, pictures):
+        self.pictures = iter(pictures)
+
+    def isOpened(self):
+        return True
+
+    def set(self, what, value):
+        return True
+
+    def read(self):
+        picture = next(self.pictures, None)
+        return picture is not None, picture
+
+    def release(self):
+        pass
+
+
+def test_a_picture_that_the_cable_spoilt_is_passed_over_and_a_camera_without_any_is_lost(monkeypatch):
+    blue = np.zeros((4, 8, 3), np.uint8)
+    blue[..., 0] = 255  # OpenCV's order
+    monkeypatch.setattr(cv2, "VideoCapture", lambda path, api: Cable([blue, None, blue]))
+    camera = VideoDevice("/dev/video0", (8, 4), 30.0, clock=lambda: 7.0)
+    for _ in range(2):
+        frame = camera.read()
+        assert frame.image[0, 0].tolist() == [0, 0, 255] and frame.stamp_s == 7.0
+    with pytest.raises(CameraError, match="/dev/video0 sends no more pictures"):
+        camera.read()
 
 
 def test_a_file_may_stand_still():
@@ -126,7 +161,17 @@ def test_a_jpeg_gives_nearly_the_picture():
     assert np.abs(back.astype(int) - picture)[:, [4, 40]].max() < 8
 
 
-@pytest.mark.parametrize("data", [b"", b"no picture", b"\xff\xd8\xff"])
+def png(width, height):
+    """That promises so many pixels, and holds none."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("data", [b"", b"no picture", b"\xff\xd8\xff", png(100_000, 100_000)])
 def test_what_is_no_jpeg_is_an_error(data):
     with pytest.raises(ValueError, match="no image"):
         jpeg.decoded(np.frombuffer(data, np.uint8))

@@ -105,6 +105,13 @@ def test_what_is_not_to_be_seen_is_not_seen(truth, lens, what):
     assert TagFinder({"thing": [TAG]}).find(picture, lens) == {}
 
 
+def test_edges_that_are_nearly_parallel_give_no_corners(monkeypatch, lens):
+    """They meet anywhere: a thousand kilometres of edge are not to be sampled."""
+    monkeypatch.setattr(edges, "_line", lambda *given: np.array([1.0, 0.0, 300.0]))
+    quad = np.array([[300.0, 200.0], [340.0, 200.0], [340.0, 240.0], [300.0, 240.0]])
+    assert edges.refined(np.zeros((480, 640), np.uint8), quad, 8, lens) is None
+
+
 def test_a_tag_that_is_seen_twice_is_believed_nowhere(truth, lens, rendered):
     places = [np.diag([1.0, -1.0, -1.0, 1.0]) @ exponential(np.array([0, 0, 0, 0.4, 0, 0])) for _ in range(2)]
     places[0][:3, 3], places[1][:3, 3] = (-0.1, 0.0, 0.5), (0.1, 0.0, 0.5)
