@@ -12,7 +12,8 @@ Parameters: `name`; one of `device` (/dev/video0), `file` (a video, or a folder 
 `simulated` draws the scene of the task `scene`, with the robot (the site's parameters) where the joint states say, and
 objects where `objects/OBJECT` says: beside a twin, in a process of its own. It looks through the scene's camera `view`,
 or from `eye_m` to `target_m` (with `link`, both in that link's frame) with the vertical angle `fov_deg`. The table
-`tags` is that of the tags node; they are drawn on their objects.
+`tags` is that of the tags node; they are drawn on their objects. With `depth` it tells `camera/NAME/depth/image_raw`
+(32FC1, m) and `camera/NAME/depth/camera_info` too, as a depth camera does.
 """
 
 from __future__ import annotations
@@ -37,7 +38,15 @@ from real.nodes.tags import read_tags
 from real.perception import lens as lenses
 from real.perception.lens import Lens
 from real.perception.sources import FROZEN, CameraError, FileSource, Frame, Source, VideoDevice, Watched
-from real.pictures import CameraInfo, CompressedImage, Image, compressed_message, image_message, info_message
+from real.pictures import (
+    CameraInfo,
+    CompressedImage,
+    Image,
+    compressed_message,
+    depth_message,
+    image_message,
+    info_message,
+)
 from real.site import parameter, read_site
 from real.spread import Spread
 from robolearn.errors import ConfigError, UserError
@@ -59,11 +68,14 @@ class CameraNode(ros.Node):
         self.lens: Lens | None = lenses.load(Path(file)) if file else None
         self.frame_id = parameter(self, "frame_id", "") or f"{self.name}_optical_frame"
         self.quality, self._latency_s = parameter(self, "quality", 90), parameter(self, "latency_s", 0.0)
+        if not 1 <= self.quality <= 100 or not 0.0 <= self._latency_s <= 1.0:
+            raise ConfigError(f"quality must be 1 to 100 and latency_s 0 to 1, got {self.quality}, {self._latency_s}")
         topic = f"camera/{self.name}/image_raw"
         raw, small = parameter(self, "raw", True), parameter(self, "compressed", False)
         self._raw = self.create_publisher(Image, topic, NEWEST) if raw else None
         self._small = self.create_publisher(CompressedImage, f"{topic}/compressed", NEWEST) if small else None
         self._info = self.create_publisher(CameraInfo, f"camera/{self.name}/camera_info", NEWEST)
+        self._depth: dict[str, Any] = {}
         self.counts, self.periods, self.drawing = {"pictures": 0, "dropped": 0, "opened": 0}, Spread(), Spread()
         self.trouble, self._last_s = "", -math.inf
         self.stopping = threading.Event()
@@ -93,6 +105,9 @@ class CameraNode(ros.Node):
             return lambda: Watched(FileSource(Path(file), self.rate_hz, self.now_s))
         simulation = Simulated(self)
         self.lens = self.lens or simulation.lens
+        if simulation.depth:
+            for topic, kind in (("camera_info", CameraInfo), ("image_raw", Image)):
+                self._depth[topic] = self.create_publisher(kind, f"camera/{self.name}/depth/{topic}", NEWEST)
         return lambda: simulation
 
     # --- the thread that reads ------------------------------------------------------------------------------
@@ -126,6 +141,9 @@ class CameraNode(ros.Node):
             self._raw.publish(image_message(frame.image, header))
         if self._small is not None:
             self._small.publish(compressed_message(frame.image, header, self.quality))
+        if frame.depth is not None:
+            self._depth["camera_info"].publish(info_message(frame.depth.lens, (width, height), header))
+            self._depth["image_raw"].publish(depth_message(frame.depth.image_m, header))
         self.counts["pictures"] += 1
         if self._last_s > -math.inf:
             self.periods.add(began - self._last_s)
@@ -175,6 +193,7 @@ class Simulated:
             camera = camera_of(task, view)
         camera = dataclasses.replace(camera, width=node.size[0], height=node.size[1])
         self.lens = lens_of(camera, node.name)
+        self.depth = parameter(node, "depth", False)
         tags, family = read_tags(node)
         self._studio = Studio(site.robot, task, camera, tags, family)
         self._joints = JointReader(site.wire_names(), site.robot, site.profile.limits.future_s)
@@ -209,7 +228,8 @@ class Simulated:
             reading = self._joints.latest
         self._drawn_s = reading.stamp_s
         self._studio.pose(reading.position, dict(self._objects))
-        return Frame(self._studio.picture(), reading.stamp_s)
+        depth = self._studio.depth() if self.depth else None
+        return Frame(self._studio.picture(), reading.stamp_s, depth)
 
     def close(self) -> None:
         """At the end only: the scene takes long to build."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from real.nodes.twin_arm import ROBOT, scene_of
 from real.perception.lens import Lens
+from real.perception.sources import Depth
 from real.perception.tags import Tag, cells_of
 from robolearn import config
 from robolearn.errors import ConfigError, unknown
@@ -111,6 +112,15 @@ class Studio:
         height, width = self.camera.height, self.camera.width
         sums = fine.reshape(height, RAYS, width, RAYS, 3).astype(np.uint16).sum((1, 3))
         return ((sums + RAYS * RAYS // 2) // (RAYS * RAYS)).astype(np.uint8)
+
+    def depth(self) -> Depth:
+        """Of one ray a pixel, the first of those that the picture's are the mean of: its lens knows that it looks a
+        quarter of a pixel up and to the left. In the same thread as `picture`."""
+        lens = lens_of(self.camera, "depth")
+        fine = self.backend.depth("camera", [0])[0]
+        first = (RAYS - 1) / (2.0 * RAYS)
+        return Depth(np.ascontiguousarray(fine[::RAYS, ::RAYS], dtype=np.float32),
+                     dataclasses.replace(lens, cx=lens.cx + first, cy=lens.cy + first))  # fmt: skip
 
     def close(self) -> None:
         self.backend.close()

@@ -9,7 +9,7 @@ Parameters: those of the site; `camera`, NAME; `hand_eye`, the file that `robole
 
   tags: {family: 36h11, objects: [cube], cube: {ids: [3], size_m: 0.04, poses: [0.0, 0.0, 0.025, 0.0, 0.0, 0.0, 1.0]}}
 
-`poses` are those of the tags in the object's frame, seven numbers each. `/diagnostics` once a second.
+`poses` are those of the tags in the object's frame, seven numbers each. `/diagnostics` once a second, about it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from real.perception.lens import Lens
 from real.perception.mounted import Mounted
 from real.perception.tags import Tag, TagFinder
 from real.pictures import CameraInfo, CompressedImage, Image, lens_of, picture_of
-from real.site import parameter, read_site
+from real.site import Site, parameter, read_site
 from real.spread import Spread
 from robolearn.errors import ConfigError
 
@@ -55,6 +55,23 @@ def read_tags(node: Any) -> tuple[dict[str, list[Tag]], str]:
     return table, family
 
 
+def mounted_by(node: Any, site: Site, file: str) -> Mounted:
+    """The camera of a hand-eye file; one in the hand is carried by the joint states that the node hears. Raises
+    ConfigError."""
+    profile = site.profile
+    camera = Mounted(hand_eye.load(Path(file)), site.robot, profile.base_frame, profile.tool_frame, site.frame,
+                     np.array(site.base))  # fmt: skip
+    reader = JointReader(site.wire_names(), site.robot, profile.limits.future_s)
+
+    def hear(message: Any) -> None:
+        if reader(message, node.now_s()):
+            camera.add(reader.latest.stamp_s, reader.latest.position)
+
+    if camera.moves:
+        node.create_subscription(JointState, profile.state_topic, hear, SENSED)
+    return camera
+
+
 class TagsNode(ros.Node):
     def __init__(self) -> None:
         super().__init__("tags")
@@ -67,12 +84,12 @@ class TagsNode(ros.Node):
         if not mount:
             raise ConfigError("the tags node needs `hand_eye`, the file that robolearn calibrate hand_eye writes")
         profile = self.site.profile
-        self.mounted = Mounted(hand_eye.load(Path(mount)), self.site.robot, profile.base_frame, profile.tool_frame,
-                               self.site.frame, np.array(self.site.base))  # fmt: skip
+        self.mounted = mounted_by(self, self.site, mount)
         self.lens: Lens | None = None
         self._why = "no camera_info was heard"
         self._last_s, self._said = -np.inf, set[str]()
         self.counts, self.refused, self.took = {"pictures": 0, "objects": 0}, dict[str, int](), Spread()
+        self._told = dict(self.counts)
         self._report = Report(self, profile.robot)
         self._out = {name: self.create_publisher(PoseStamped, f"objects/{name}", NEWEST) for name in table}
         topic = f"camera/{camera}/image_raw"
@@ -81,18 +98,11 @@ class TagsNode(ros.Node):
             self.create_subscription(CompressedImage, f"{topic}/compressed", self._on_picture, SENSED)
         else:
             self.create_subscription(Image, topic, self._on_picture, SENSED)
-        if self.mounted.moves:
-            self._reader = JointReader(self.site.wire_names(), self.site.robot, profile.limits.future_s)
-            self.create_subscription(JointState, profile.state_topic, self._on_joints, SENSED)
         self.create_timer(REPORT_S, self._say)
         self.get_logger().info(f"looks for {', '.join(sorted(table))} in {topic}")
 
     def now_s(self) -> float:
         return 1e-9 * float(self.get_clock().now().nanoseconds)
-
-    def _on_joints(self, message: Any) -> None:
-        if self._reader(message, self.now_s()):
-            self.mounted.add(self._reader.latest.stamp_s, self._reader.latest.position)
 
     def _on_info(self, message: Any) -> None:
         try:
@@ -139,9 +149,11 @@ class TagsNode(ros.Node):
         self._out[name].publish(message)
 
     def _say(self) -> None:
-        seen, figures = self.counts["objects"], dict[str, object](self.counts)
-        figures |= {"processing, ms": str(self.took), **self.refused, **self.finder.refused}
-        self._report(OK if seen else WARN, "sees objects" if seen else "has seen no object", figures)
+        pictures, seen = (self.counts[name] - self._told[name] for name in ("pictures", "objects"))
+        what = "sees objects" if seen else "sees no object" if pictures else "no pictures come"
+        figures = {**self.counts, "processing, ms": str(self.took), **self.refused, **self.finder.refused}
+        self._report(OK if seen else WARN, what, figures)
+        self._told = dict(self.counts)
         self.took.clear()
 
 

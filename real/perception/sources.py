@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from real.perception.lens import Lens
 from robolearn.errors import ConfigError, UserError
 from robolearn.optional import lazy
 
@@ -20,11 +21,19 @@ Picture = NDArray[np.uint8]
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm")
 FILE_HZ = 30.0
 FROZEN = 30
-"""So many pictures in a row that are equal to the bit are none: a sensor has noise."""
+"""After so many pictures in a row that are equal to the bit a sensor, which has noise, is frozen."""
+TRIES = 3
+"""A picture that a cable has spoilt is not given out by OpenCV, as if there were none; the next one may be whole."""
 
 
 class CameraError(UserError):
     """A camera is not there, stopped, or sends what it was not asked for."""
+
+
+class Depth(NamedTuple):
+    image_m: NDArray[np.float32]
+    """(H, W) along the optical axis."""
+    lens: Lens
 
 
 class Frame(NamedTuple):
@@ -32,6 +41,7 @@ class Frame(NamedTuple):
     """(H, W, 3) RGB."""
     stamp_s: float
     """When it was taken, as well as is known, by the clock that the source was given."""
+    depth: Depth | None = None
 
 
 class Source(Protocol):
@@ -48,8 +58,8 @@ class VideoDevice:
 
     def __init__(self, path: str, size: tuple[int, int], rate_hz: float, exposure: float = 0.0,
                  clock: Callable[[], float] = time.time):  # fmt: skip
-        """`size`: width and height. `exposure`: in the driver's units (mostly 0.1 ms), 0 leaves it automatic; a fixed
-        one keeps rate and brightness. Raises CameraError."""
+        """`size`: width and height. `exposure`: in the driver's units (mostly 0.1 ms), 0 leaves it as it was set last
+        (automatic, in a camera that was just plugged in); a fixed one keeps rate and brightness. Raises CameraError."""
         self.name, self._clock = path, clock
         self._camera = cv2.VideoCapture(path, cv2.CAP_V4L2)
         if not self._camera.isOpened():
@@ -67,11 +77,12 @@ class VideoDevice:
                 raise CameraError(f"{path} takes no exposure of {exposure:g}; v4l2-ctl --list-ctrls names its range")
 
     def read(self) -> Frame:
-        good, picture = self._camera.read()
-        stamp_s = self._clock()
-        if not good:
-            raise CameraError(f"{self.name} sends no more pictures: was it unplugged?")
-        return Frame(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), stamp_s)
+        for _ in range(TRIES):
+            good, picture = self._camera.read()
+            stamp_s = self._clock()
+            if good:
+                return Frame(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), stamp_s)
+        raise CameraError(f"{self.name} sends no more pictures: was it unplugged?")
 
     def close(self) -> None:
         self._camera.release()
@@ -126,25 +137,27 @@ class Watched:
     """A source that is not believed blindly: pictures of one size, and, of a sensor, never the same again and again."""
 
     def __init__(self, source: Source, frozen: int = 0):
-        """`frozen`: so many pictures equal to the bit are an error; 0 asks nothing."""
+        """`frozen`: a picture equal to the last one to the bit is not given out again, with a new stamp, and so many
+        of them in a row are an error; 0 asks nothing."""
         self.name, self._source, self._frozen = source.name, source, frozen
         self._size: tuple[int, ...] = ()
         self._last: Picture | None = None
         self._same = 0
 
     def read(self) -> Frame:
-        frame = self._source.read()
-        shape = frame.image.shape
-        if not self._size:
-            self._size = shape
-        if shape != self._size:
-            raise CameraError(f"{self.name} changed its pictures from {_size(self._size)} to {_size(shape)}")
-        if self._frozen:
-            same = self._last is not None and np.array_equal(frame.image, self._last)
-            self._same, self._last = self._same + 1 if same else 0, frame.image
+        while True:
+            frame = self._source.read()
+            shape = frame.image.shape
+            if not self._size:
+                self._size = shape
+            if shape != self._size:
+                raise CameraError(f"{self.name} changed its pictures from {_size(self._size)} to {_size(shape)}")
+            if not self._frozen or self._last is None or not np.array_equal(frame.image, self._last):
+                self._same, self._last = 0, frame.image
+                return frame
+            self._same += 1
             if self._same >= self._frozen:
                 raise CameraError(f"{self.name} sends the same picture again and again: it is frozen")
-        return frame
 
     def close(self) -> None:
         self._source.close()

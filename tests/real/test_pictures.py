@@ -70,3 +70,33 @@ def test_a_lens_that_we_do_not_know_is_an_error(wrong):
         setattr(message, name, value)
     with pytest.raises(ValueError):
         pictures.lens_of(message)
+
+
+DEPTH = np.array([[0.5, np.nan, 1.25], [2.0, 0.001, 60.0]], np.float32)
+
+
+def test_a_depth_image_comes_back_as_it_was_and_millimetres_become_metres():
+    assert np.array_equal(pictures.depth_of(pictures.depth_message(DEPTH, Header())), DEPTH, equal_nan=True)
+    mm = np.array([[500, 0, 1250], [2000, 1, 60000]])
+    for order, big in (("<", 0), (">", 1)):
+        data = np.pad(mm.astype(f"{order}u2").view(np.uint8), ((0, 0), (0, 2))).tobytes()  # rows with a pad
+        message = pictures.Image(height=2, width=3, encoding="16UC1", step=8, is_bigendian=big, data=data)
+        assert pictures.depth_of(message) == pytest.approx(DEPTH, nan_ok=True)
+
+
+@pytest.mark.parametrize("wrong", [{"encoding": "rgb8"}, {"data": b"123"}, {"width": 4}])
+def test_what_is_no_depth_image_is_an_error(wrong):
+    message = pictures.depth_message(DEPTH, Header())
+    for name, value in wrong.items():
+        setattr(message, name, value)
+    with pytest.raises(ValueError):
+        pictures.depth_of(message)
+
+
+def test_a_cloud_is_laid_out_as_ros_reads_it():
+    points = np.array([[1.0, 2.0, 3.0], [-4.0, 5.0, 6.0]], np.float32)
+    message = pictures.cloud_message(points, Header())
+    assert [(f.name, f.offset, f.datatype, f.count) for f in message.fields] == [
+        ("x", 0, 7, 1), ("y", 4, 7, 1), ("z", 8, 7, 1)]  # fmt: skip
+    assert (message.height, message.width, message.point_step, message.row_step) == (1, 2, 12, 24)
+    assert np.frombuffer(bytes(message.data), "<f4").tolist() == points.ravel().tolist()

@@ -14,9 +14,22 @@ import torch
 pytest.importorskip("real.ros", reason="neither rclpy nor cyclonedds and rosbags (extra ros)")
 pytest.importorskip("mujoco", reason="MuJoCo is not installed (extra mujoco)")
 pytest.importorskip("cv2", reason="OpenCV is not installed (extra vision)")
-from real.connection import NEWEST, Header, PoseStamped, stamp_of
+from real import ros
+from real.connection import LATCHED, NEWEST, Header, JointState, Numbers, PoseStamped, seconds, stamp_of
+from real.nodes import camera as camera_node
 from real.perception.sources import write_image
-from real.pictures import CameraInfo, CompressedImage, Image, image_message, info_message, lens_of, picture_of
+from real.perception.tags import Tag
+from real.perception.transforms import apart, exponential, inverse, matrix, pose
+from real.pictures import (
+    CameraInfo,
+    CompressedImage,
+    Image,
+    compressed_message,
+    image_message,
+    info_message,
+    lens_of,
+    picture_of,
+)
 from robolearn.cli import calibrate
 from robolearn.kinematics import Chain
 from robolearn.robots.franka import FRANKA
@@ -29,6 +42,12 @@ TABLE = """/**:
       cube: {ids: [5, 6], size_m: 0.04,
              poses: [0.0, 0.0, 0.025, 0.0, 0.0, 0.0, 1.0, 0.025, 0.0, 0.0, 0.5, 0.5, 0.5, 0.5]}
 """
+
+
+FACING = exponential(np.array([0.02, 0.01, 0.4, math.pi - 0.5, 0.0, 0.0]))
+"""A tag that a camera sees in front of it, tilted."""
+IN_CUBE = matrix((0.0, 0.0, 0.025, 0.0, 0.0, 0.0, 1.0))
+"""Tag 5 in the cube of the table."""
 
 
 @pytest.fixture
@@ -53,6 +72,12 @@ def load_truth():
         return importlib.import_module("benchmarks.camera_truth")
     finally:
         sys.path.remove(root)
+
+
+def tagged(truth):
+    """(H, W, 3) of tag 5 at FACING."""
+    grey = truth.tag_picture(truth.default_eye(1), Tag(5, 0.04), "36h11", FACING)
+    return np.repeat(grey[..., None], 3, axis=2)
 
 
 def pose_of(message):
@@ -151,6 +176,7 @@ def test_pictures_for_a_calibration_are_collected_with_the_tools_poses(watched, 
 @pytest.fixture
 def tags(watched, tmp_path):
     """A tags node with a camera of the test's: show(picture, lens, age_s)."""
+    truth = load_truth()
     (tmp_path / "tags.yaml").write_text(TABLE)
     (tmp_path / "mount.yaml").write_text("{mounting: base, parent_frame: panda_link0, camera: [0,0,0,0,0,0,1]}")
     image, info = (watched.node.create_publisher(kind, f"camera/view/{topic}", NEWEST) for kind, topic in
@@ -171,6 +197,8 @@ def tags(watched, tmp_path):
         watched.until(until, once, 30.0)
 
     watched.show = show
+    watched.lens = truth.LENS
+    watched.tagged = tagged(truth)
     return watched
 
 
@@ -185,3 +213,151 @@ def test_pictures_of_an_uncalibrated_camera_and_of_another_size_are_refused_and_
     assert tags.log("tags").count("is not calibrated") == 1 and not tags.seen
     figures = {v.key: v.value for v in tags.said["/tags"].values}
     assert figures["objects"] == "0" and int(figures["pictures"]) > 2
+
+
+def test_the_tags_node_tells_whether_it_sees_now(tags):
+    """Not whether it ever has."""
+    tags.show(tags.tagged, tags.lens, lambda: "/tags" in tags.said and tags.said["/tags"].message == "sees objects")
+    black = np.zeros_like(tags.tagged)
+    tags.show(black, tags.lens, lambda: tags.said["/tags"].message == "sees no object")
+    tags.wait(lambda: tags.said["/tags"].message == "no pictures come")
+
+
+# --- a camera in a moving hand, compressed ------------------------------------------------------------------
+
+
+class Swing:
+    """Joint states and compressed pictures of a camera in a hand that swings about the first joint."""
+
+    speed_radps = 0.6
+
+    def __init__(self, node, picture, lens):
+        self.node, self.picture, self.lens, self._began_s, self._ticks = node, picture, lens, time.time(), 0
+        self._joints = node.create_publisher(JointState, "joint_states", NEWEST)
+        self._info = node.create_publisher(CameraInfo, "camera/view/camera_info", NEWEST)
+        self._small = node.create_publisher(CompressedImage, "camera/view/image_raw/compressed", NEWEST)
+        self._chain = Chain(FRANKA.urdf, FRANKA.ee_link, FRANKA.joint_names)
+
+    def at(self, stamp_s):
+        """(9,) joints: a triangle of 2 s between -0.6 and 0.6 rad."""
+        out, phase = np.array(FRANKA.default_joint_pos), (stamp_s - self._began_s) % 4.0
+        out[0] = self.speed_radps * (phase if phase < 1.0 else 2.0 - phase if phase < 3.0 else phase - 4.0)
+        return out
+
+    def tool(self, stamp_s):
+        return matrix(self._chain.pose(torch.tensor(self.at(stamp_s)).float()[None])[0].double().numpy())
+
+    def tick(self):
+        """Of 100 Hz; each tenth is a picture."""
+        now_s, self._ticks = time.time(), self._ticks + 1
+        names = list(FRANKA.joint_names[:7])
+        self._joints.publish(
+            JointState(header=Header(stamp=stamp_of(now_s)), name=names, position=self.at(now_s)[:7].tolist())
+        )
+        if self._ticks % 10 == 0:
+            header = Header(stamp=stamp_of(now_s - 0.015), frame_id="eye")
+            self._info.publish(info_message(self.lens, (self.lens.width, self.lens.height), header))
+            self._small.publish(compressed_message(self.picture, header, 95))
+
+
+def test_a_camera_in_a_moving_hand_tells_where_the_object_was_when_it_took_its_compressed_picture(watched, tmp_path):
+    truth = load_truth()
+    (tmp_path / "tags.yaml").write_text(TABLE)
+    camera = pose(truth.IN_HAND).tolist()
+    (tmp_path / "mount.yaml").write_text(f"{{mounting: hand, parent_frame: panda_grasptarget, camera: {camera}}}")
+    watched.start("tags", words=["-p", "camera:=view", "-p", "compressed:=true", "-p",
+                                 f"hand_eye:={tmp_path / 'mount.yaml'}", "--params-file",
+                                 str(tmp_path / "tags.yaml")])  # fmt: skip
+    swing = Swing(watched.node, tagged(truth), truth.LENS)
+
+    def step():
+        swing.tick()
+        watched.spin(0.01)
+
+    watched.until(lambda: len(watched.seen) > 20, step, 60.0)
+    off = []
+    for message in watched.seen:
+        seen = matrix(np.concatenate(pose_of(message)))
+        there = swing.tool(seconds(message.header.stamp)) @ truth.IN_HAND @ FACING @ inverse(IN_CUBE)
+        off.append(apart(seen, there)[0])
+    assert max(off) < 0.003  # 15 ms of this swing are 5 mm
+    watched.wait(lambda: "/tags" in watched.said)
+    figures = {v.key: v.value for v in watched.said["/tags"].values}
+    assert int(figures["objects"]) > 0.7 * int(figures["pictures"])
+
+
+# --- a camera that stops ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def lifter(tmp_path_factory):
+    """A bundle whose policy needs to see the cube, and keeps moving."""
+    from robolearn import bundle, config
+    from robolearn.cli import _world
+    from robolearn.policies.gaussian import GaussianPolicy
+    from sim.env import SimEnv
+
+    _world.discover()
+    env = SimEnv(config.entry("task", "franka_lift").config(), config.entry("backend", "mujoco").config(), 1)
+    torch.manual_seed(0)
+    net = {"hidden": [16], "activation": "elu", "initial_std": 0.5, "min_std": 0.1}
+    policy = GaussianPolicy(env.policy_spec(), net)
+    torch.nn.init.constant_(policy.mean[-1].bias, 0.2)
+    env.close()
+    return bundle.save(tmp_path_factory.mktemp("bundle") / "lift.zip", bundle.Bundle(policy, env.robot))
+
+
+def test_a_camera_that_stops_brings_an_arm_to_rest_whose_policy_needs_to_see(tags, lifter):
+    """And when its pictures come again, nothing starts by itself."""
+    tags.run = lifter
+    tags.start("twin", "guard")
+    tags.start("policy", words=["-p", "start:=true"])
+    tags.node.create_publisher(Numbers, "height", LATCHED).publish(Numbers(data=[0.2]))
+    moving = lambda: tags.state() == "active" and len(tags.commands) > 10 and not tags.still()  # noqa: E731
+    tags.show(tags.tagged, tags.lens, moving)
+    tags.wait(lambda: tags.state() == "stopped" and tags.still())
+    assert "no proposal of policy" in tags.log("guard")
+    tags.wait(lambda: any(v.key == "stale object" for v in tags.said["/policy"].values))
+    before = len(tags.seen)
+    tags.show(tags.tagged, tags.lens, lambda: len(tags.seen) > before + 10)
+    assert tags.state() == "stopped" and tags.still()
+
+
+class Plug:
+    """cv2.VideoCapture of a camera that is pulled out after three pictures, and plugged in again."""
+
+    opened, released = 0, 0
+
+    def __init__(self, path, api):
+        Plug.opened += 1
+        self._there, self._left = Plug.opened != 2, 3 if Plug.opened == 1 else 10**6
+
+    def isOpened(self):
+        return self._there
+
+    def set(self, what, value):
+        return True
+
+    def read(self):
+        time.sleep(0.01)
+        self._left -= 1
+        return self._left >= 0, np.random.default_rng(self._left % 100).integers(0, 255, (24, 32, 3)).astype(np.uint8)
+
+    def release(self):
+        Plug.released += 1
+
+
+def test_a_camera_that_was_unplugged_is_opened_again_and_goes_on(domain, until, monkeypatch, caplog):
+    monkeypatch.setattr("cv2.VideoCapture", Plug)
+    monkeypatch.setattr(camera_node, "AGAIN_S", 0.05)
+    ros.init(["--ros-args", "-p", "device:=/dev/video9", "-p", "width:=32", "-p", "height:=24"])
+    try:
+        node = camera_node.CameraNode()
+        until(lambda: node.counts["pictures"] > 6, lambda: ros.spin_once(node, timeout_sec=0.01))
+        assert (Plug.opened, Plug.released, node.counts["opened"]) == (3, 1, 1) and node.trouble == ""
+        node.close()
+        assert not node._reader.is_alive() and Plug.released == 2
+    finally:
+        ros.shutdown()
+    told = [r.getMessage() for r in caplog.records if "nothing is published until" in r.getMessage()]
+    assert len(told) == 1 and "/dev/video9 sends no more pictures" in told[0]
