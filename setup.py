@@ -108,6 +108,7 @@ setup(
             "flight_guard_node = real.nodes.flight_guard:main",
             "flight_twin_node = real.nodes.flight_twin:main",
             "camera_node = real.nodes.camera:main",
+            "cloud_node = real.nodes.cloud:main",
             "guard_node = real.nodes.guard:main",
             "policy_node = real.nodes.policy:main",
             "record_node = real.nodes.record:main",

@@ -40,3 +40,12 @@ def test_beside_a_twin_the_camera_is_simulated_and_both_keep_the_truth_apart() -
     for process in (twin, camera):
         assert "objects/cube:=truth/cube" in process.command
     assert not any("truth" in word for word in tags.command)
+
+
+def test_clouds_are_made_if_asked_and_on_the_twin_the_camera_draws_their_depth() -> None:
+    _, camera, cloud = started(twin="true", cloud="true", hand_eye="mount.yaml", name="view")
+    assert "depth:=true" in camera.command and cloud.name == "cloud"
+    assert {'camera:="view"', 'hand_eye:="mount.yaml"'} <= set(cloud.command)
+    assert any(word.endswith("configs/camera/cloud.yaml") for word in cloud.command)
+    driver_apart = started(cloud="true", hand_eye="mount.yaml")[0]
+    assert not any("depth" in word for word in driver_apart.command)
