@@ -9,7 +9,7 @@ from typing import Any
 
 from real import ros
 from real.connection import duration_of
-from real.safety.flight import Order
+from real.safety.flight_states import Order
 
 ALL = 0
 """Group mask: whatever group the vehicle is in."""
@@ -55,6 +55,10 @@ class Services:
             self._tell(order, answered)
         if self._asked is None and self._waiting:
             self._ask(self._waiting.popleft())
+
+    def unanswered(self) -> list[Order]:
+        """In the order in which they were, or are to be, called."""
+        return [*([self._asked[0]] if self._asked else []), *self._waiting]
 
     def send(self, order: Order) -> None:
         """At once, whatever waits, and without waiting for an answer."""

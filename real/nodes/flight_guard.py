@@ -11,6 +11,7 @@ command interface: roll, pitch, yaw_rate, thrust; stamped with the pose that it 
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -32,6 +33,8 @@ from real.site import read_flight_site
 Status = ros.interface("crazyflie_interfaces/msg/Status")
 LAST_S, SENT_S = 0.5, 0.1
 """For which it tries to have the vehicle land when it is told to end, and waits until that is on its way."""
+LAST = ("notify_setpoints_stop", "land", "disarm", "emergency")
+"""Orders that are called again then, if nobody has answered them yet."""
 LEVELS = {"grounded": 0, "taking_off": 0, "flying": 0, "landing": 1, "emergency": 2}
 
 
@@ -42,7 +45,9 @@ class FlightGuardNode(AuthorityNode):
         sources = self.read_sources()
         profile, robot = self.site.profile, self.site.robot
         self.dt = 1.0 / profile.command_rate_hz
-        self.guard = FlightGuard(profile.limits, robot, sources, self.dt, profile.command_interface)
+        self.guard = FlightGuard(
+            profile.limits, robot, sources, self.dt, profile.level_after_s, profile.command_interface
+        )
         self.reader = listen(self, self.site)
         self._wire = Wire(profile.command_interface, robot, profile.base_frame)
         self._acted_s = -math.inf  # on the steady clock
@@ -116,7 +121,7 @@ class FlightGuardNode(AuthorityNode):
     def _send(self, setpoint: np.ndarray, now_s: float) -> None:
         self._command.publish(self._wire.encode(setpoint, now_s))
         header = Header(stamp=stamp_of(now_s), frame_id=self.site.profile.base_frame)
-        self._target.publish(JointState(header=header, name=list(self.guard.names), position=setpoint))
+        self._target.publish(JointState(header=header, name=list(self.guard.names), position=setpoint.tolist()))
         if self._followed_s is not None:
             self.latency.add(self.now_s() - self._followed_s)
             self._followed_s = None
@@ -134,14 +139,16 @@ class FlightGuardNode(AuthorityNode):
 
     def close(self) -> None:
         """Nobody flies it any more: it lands by itself. Without a guard nothing watches it."""
-        if self.guard.state not in ("taking_off", "flying"):
-            return
-        self.guard.land()
+        for number in (signal.SIGINT, signal.SIGTERM):  # nobody is too impatient for this
+            signal.signal(number, signal.SIG_IGN)
+        self.guard.land("the guard was told to end")
+        unheard = [order for order in self.services.unanswered() if order.service in LAST]
         until = time.monotonic() + LAST_S
-        while self.guard.has_orders() and time.monotonic() < until:  # nothing is heard any more, answers neither
-            for order in self.guard.command(self.now_s()).orders:
+        while (unheard or self.guard.has_orders()) and time.monotonic() < until:  # nothing is heard any more
+            for order in (*unheard, *self.guard.command(self.now_s()).orders):
                 self.services.send(order)
                 time.sleep(self.dt)
+            unheard = []
             time.sleep(self.dt)
         time.sleep(SENT_S)
 

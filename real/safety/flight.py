@@ -22,15 +22,14 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from real.flight.state import SETPOINTS, Flight, Floats, G
 from real.safety.clips import Clip
 from real.safety.flight_limits import FlightLimits
-from real.safety.flight_view import MARGIN_M, Health, View
+from real.safety.flight_states import TRANSITIONS, Event, FlightDecision, Order, State
+from real.safety.flight_view import MARGIN_M, STILL_MPS, Health, View
 from real.safety.guard import Answer
 from real.safety.proposals import Proposal, read_targets
 from real.safety.setpoints import LIMITERS, Moment
@@ -39,25 +38,13 @@ from robolearn.spec import RobotSpec
 
 log = logging.getLogger(__name__)
 
-State = Literal["grounded", "taking_off", "flying", "landing", "emergency"]
-Event = Literal["takeoff", "found_flying", "risen", "land", "landed", "cut", "reset"]
-STATES: tuple[State, ...] = ("grounded", "taking_off", "flying", "landing", "emergency")
-TRANSITIONS: dict[tuple[State, Event], State] = {
-    ("grounded", "takeoff"): "taking_off",
-    ("grounded", "found_flying"): "flying",
-    ("taking_off", "risen"): "flying",
-    ("taking_off", "land"): "landing",
-    ("flying", "land"): "landing",
-    ("landing", "landed"): "grounded",
-    ("emergency", "reset"): "grounded",
-    **{(state, "cut"): "emergency" for state in STATES},
-}
-"""What is not here does not happen."""
-
 UNLOCK_S = 0.3
 """For which no thrust is commanded before the take-off, which unlocks it for attitude set-points."""
 NEAR_M, DOWN_M = 0.1, 0.08
-"""Of the height that was to be reached; above its start it counts as down."""
+"""Of the height that was to be reached; above its start it counts as down, if it does not sink any more."""
+GAP = 0.8
+"""Of the time after which the firmware levels it: after a longer gap in what is sent no attitude is, as the thrust may
+be locked."""
 PAUSE_S = 0.03
 """After the last set-point before an order: one that came late would be followed by nothing, and orders be ignored."""
 PATIENCE_S = 4.0
@@ -66,39 +53,22 @@ AGAIN = 3
 """Times that a call is repeated."""
 
 
-@dataclass(frozen=True)
-class Order:
-    """A call of one of the vehicle's services."""
-
-    service: Literal["arm", "disarm", "notify_setpoints_stop", "takeoff", "go_to", "land", "emergency"]
-    goal_m: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Of go_to; the third is the height of takeoff and land."""
-    yaw_rad: float = 0.0
-    duration_s: float = 0.0
-
-
-@dataclass(frozen=True)
-class FlightDecision:
-    setpoint: Floats | None
-    """In the order of SETPOINTS; None: nothing is sent."""
-    orders: tuple[Order, ...]
-    """To be called, each when the one before it has been answered."""
-    state: State
-    reasons: tuple[str, ...]
-
-
 class FlightGuard:
     """Call `command` at its rate, `observe`, `hear` and `propose` when something comes, `answered` for every order."""
 
     def __init__(self, limits: FlightLimits, spec: RobotSpec, sources: tuple[str, ...], command_dt_s: float,
-                 interface: str = "attitude"):  # fmt: skip
-        """`sources` by falling priority. Raises ConfigError."""
+                 level_after_s: float, interface: str = "attitude"):  # fmt: skip
+        """`sources` by falling priority; `level_after_s`: without a set-point for so long the firmware levels the
+        vehicle, and locks the thrust of attitude set-points. Raises ConfigError."""
         if spec.quadrotor is None:
             raise ConfigError(f"{spec.name} is no quadrotor")
         if not sources or len(set(sources)) != len(sources):
             raise ConfigError(f"the guard needs sources with different names, got {sources}")
         if not 0.0 < command_dt_s < limits.hold_after_s:
             raise ConfigError(f"command_dt_s = {command_dt_s} must lie between 0 and {limits.hold_after_s}")
+        if not limits.hold_after_s < GAP * level_after_s:
+            raise ConfigError(f"hold_after_s = {limits.hold_after_s} must be below {GAP * level_after_s:g}, {GAP:g} of "
+                              "the time after which the firmware levels the vehicle")  # fmt: skip
         weight = spec.quadrotor.mass_kg * G
         if not limits.thrust_lower_n < weight < limits.thrust_upper_n <= spec.quadrotor.full_thrust_n:
             raise ConfigError(
@@ -106,15 +76,17 @@ class FlightGuard:
                 f"{spec.name}'s weight of {weight:.3g} N and not exceed its {spec.quadrotor.full_thrust_n:.3g} N"
             )
         self.limits, self.sources, self.dt, self.interface = limits, sources, command_dt_s, interface
-        self.names, self._limit = SETPOINTS[interface], LIMITERS[interface]
+        self.names, self._limit, self._gap_s = SETPOINTS[interface], LIMITERS[interface], GAP * level_after_s
         self.state: State = "grounded"
         self.owner: str | None = None
         self.view = View(limits)
         self.clips = self.view.clips
         self._reason, self._since_s = "", -math.inf
         self._ground_m, self._lands_in_s = 0.0, 0.0
+        self._lands_s = math.inf  # since the vehicle has answered to land
         self._sent_s = -math.inf  # a set-point
-        self._streams = False  # low-level set-points are in force
+        self._streams = False  # low-level set-points may be in force: the vehicle has not heard that they stop
+        self._unlocked = interface != "attitude"  # the firmware obeys their thrust
         self._last: Floats | None = None
         self._rows: Floats | None = None
         self._period_s = self._rows_s = self._heard_s = self._proposed_s = -math.inf
@@ -134,6 +106,7 @@ class FlightGuard:
         self.view.hear(health)
         if health.flies and self.state == "grounded" and self._since_s == -math.inf:
             self._go("found_flying", "the vehicle flies already")
+            self._streams = True  # maybe: whoever flew it may not have said that they stop
 
     def propose(self, source: str, now_s: float, proposal: Proposal) -> bool:
         """Whether it is followed from now on; its rows are set-points of consecutive periods from now."""
@@ -164,6 +137,10 @@ class FlightGuard:
         """An order was answered, or not within the time."""
         if ok:
             self._failed.pop(order.service, None)
+            if order.service == "land":
+                self._lands_s = self.view.now_s
+            elif order.service == "notify_setpoints_stop" and self._last is None:
+                self._streams = False
             return
         count = self._failed[order.service] = self._failed.get(order.service, 0) + 1
         if order.service == "emergency" or (order.service == "disarm" and count < AGAIN):
@@ -211,9 +188,13 @@ class FlightGuard:
             return Answer(True, f"{source} has authority already")
         if self.owner is not None and self.sources.index(self.owner) < self.sources.index(source):
             return Answer(False, f"{self.owner} has authority, and priority over {source}")
+        if not self._unlocked:
+            return Answer(False, "its thrust may be locked, as this guard has not had it take off: land it first")
         danger = self.view.lost() or self.view.danger()
         if danger:
             return Answer(False, f"not now: {danger}")
+        if self._streams:  # until the new source speaks up
+            self._hover(f"{source} takes over")
         self.owner, self._rows, self._last = source, None, None
         self._heard_s, self._proposed_s = self.view.now_s, -math.inf
         self._say(f"waits for {source}")
@@ -255,12 +236,13 @@ class FlightGuard:
 
     def _setpoint(self, now_s: float) -> tuple[Floats | None, list[Clip]]:
         if self._unlocks(now_s):
-            self._sent_s = now_s
+            self._sent_s, self._unlocked, self._streams = now_s, True, True
             return np.zeros(4), []
         if self.owner is None or self._rows is None or self.view.measured is None:
             return None, []
         dt = min(max(now_s - self._sent_s, 0.1 * self.dt), 2.0 * self.dt)
-        k = min(int((now_s - self._rows_s) / self._period_s + 1e-6), len(self._rows) - 1)
+        since = max(0.0, now_s - self._rows_s)  # the clock may have gone back
+        k = min(int(since / self._period_s + 1e-6), len(self._rows) - 1)
         setpoint, clips = self._limit(self._rows[k], Moment(dt, self._last, self.view.measured, self.limits))
         for clip in clips:
             self.view.count(clip)
@@ -294,7 +276,7 @@ class FlightGuard:
 
     def _watch_takeoff(self, now_s: float) -> None:
         limits, rise = self.limits, max(1.0, self.limits.takeoff_m / self.limits.climb_mps)
-        wrong = self.view.lost() or self.view.must_land(self.state == "flying")
+        wrong = self.view.lost() or self.view.must_land(flying=False)
         if wrong:
             self._land(wrong)
         elif self.view.measured and self.view.measured.position[2] > self._ground_m + limits.takeoff_m - NEAR_M:
@@ -305,24 +287,28 @@ class FlightGuard:
             self._land("it did not rise")
 
     def _watch_flight(self, now_s: float) -> None:
-        wrong = self.view.lost() or self.view.must_land(self.state == "flying")
+        wrong = self.view.lost() or self.view.must_land(flying=True)
         if wrong:
             self._land(wrong)
         elif self.owner is not None:
             silent = now_s - self._heard_s
             if silent > self.limits.hold_after_s and (self._rows is not None or silent > 1.0):
                 self._hover(f"no proposal of {self.owner} for {silent:.2g} s")
+            elif self._rows is not None and self._streams and now_s - self._sent_s > self._gap_s:
+                self._hover(f"the guard itself was held up for {now_s - self._sent_s:.2g} s")
             elif danger := self.view.danger():
                 self._hover(danger)
 
     def _watch_landing(self, now_s: float) -> None:
-        at, health = self.view.measured, self.view.health
-        down = at is not None and not self.view.lost() and at.position[2] < self._ground_m + DOWN_M
-        says_so = self.view.known() and health.stamp_s > self._since_s + self._lands_in_s and not health.flies
+        """Until its time is over it is not down, whatever the pose says: that may have jumped."""
+        at, health, over_s = self.view.measured, self.view.health, self._lands_s + self._lands_in_s
+        low = at is not None and not self.view.lost() and at.position[2] < self._ground_m + DOWN_M
+        down = low and at is not None and abs(at.velocity[2]) < STILL_MPS and now_s > over_s
+        says_so = self.view.known() and health.stamp_s > over_s and not health.flies
         if down or says_so:
             self._go("landed", "it has landed")
             self._orders.append(Order("disarm"))
-        elif now_s - self._since_s > self._lands_in_s + PATIENCE_S:
+        elif now_s > min(over_s, self._since_s + AGAIN * self.limits.service_timeout_s + self._lands_in_s) + PATIENCE_S:
             self._cut("it does not land")
 
     # --- what it does ---------------------------------------------------------------------------------------
@@ -356,7 +342,7 @@ class FlightGuard:
             if self.view.measured is None
             else float(self.view.measured.position[2]) - self._ground_m
         )
-        self._lands_in_s = max(1.5, height / self.limits.climb_mps)
+        self._lands_in_s, self._lands_s = max(1.5, height / self.limits.climb_mps), math.inf
         self._go("land", reason)
         self._orders.append(Order("land", (0.0, 0.0, self._ground_m), duration_s=self._lands_in_s))
 
@@ -364,7 +350,6 @@ class FlightGuard:
         self.owner, self._rows, self._last, self._orders = None, None, None, []
         if self._streams:
             self._orders.append(Order("notify_setpoints_stop"))
-        self._streams = False
 
     def _cut(self, reason: str) -> None:
         if self.state == "emergency":
@@ -388,8 +373,8 @@ class FlightGuard:
 
     def _tick(self, now_s: float) -> None:
         if not self.view.tick(now_s):  # what runs has a second to show again
-            self._since_s = self._heard_s = now_s
-            self._sent_s = -math.inf
+            self._since_s = self._heard_s = self._sent_s = now_s
+            self._lands_s = now_s if math.isfinite(self._lands_s) else math.inf
             self._proposed_s = -math.inf
 
     def _refuse(self, kind: str, what: str, value: float, limit: float) -> bool:

@@ -17,6 +17,8 @@ MARGIN_M = 0.1
 """Within the fence: how far inside it hovers."""
 SILENT_S = 5.0
 """Age of the vehicle's status from which on it is unknown; it comes every second."""
+BACK_S = 0.1
+"""By which the clock may go back, and all that is known is still believed."""
 
 
 @dataclass(frozen=True)
@@ -42,16 +44,16 @@ class View:
     def tick(self, now_s: float) -> bool:
         """The time, which never goes back by little. By more, all that was known is of another clock: False."""
         back = self.now_s - now_s
-        if back < 1.0:
+        if back < BACK_S:
             self.now_s = max(self.now_s, now_s)
             return True
-        self.count(Clip("clock", "s backwards", back, 1.0))
-        self.now_s, self.measured, self.health, self._low_since_s = now_s, None, Health(), math.inf
+        self.count(Clip("clock", "s backwards", back, BACK_S))
+        self.now_s, self.measured, self.health, self._low_since_s = now_s, None, Health(now_s), math.inf
         return False
 
     def hear(self, health: Health) -> None:
         self.health = health
-        low = health.battery_v < self.limits.battery_land_v
+        low = not health.battery_v >= self.limits.battery_land_v  # NaN too
         self._low_since_s = min(self._low_since_s, self.now_s) if low else math.inf
 
     def count(self, clip: Clip) -> str:
@@ -67,10 +69,15 @@ class View:
         if self.measured is None:
             return "there was no pose yet"
         age = self.now_s - self.measured.stamp_s
+        if age < -BACK_S:
+            return f"the pose is {-age:.2g} s of the future: the clock went back"
         return f"the pose is {age:.2g} s old" if age > self.limits.state_timeout_s else ""
 
     def must_land(self, flying: bool) -> str:
+        """Why it cannot go on flying, or nothing. The fence's lower end counts where it is `flying`."""
         assert self.measured is not None
+        if not self.known():
+            return f"the vehicle has not told its status for {SILENT_S:g} s"
         if self.now_s - self._low_since_s > self.limits.battery_low_s:
             volts = self.health.battery_v
             return self.count(Clip("battery", "V", volts, self.limits.battery_land_v))
@@ -121,6 +128,8 @@ class View:
             return f"not without a fresh pose: {wrong}"
         if not self.known():
             return "not without the vehicle's status"
+        if health.flies:
+            return "the vehicle says that it flies"
         if health.tumbled or health.locked:
             return "the vehicle is locked: restart it" if health.locked else "the vehicle lies on its back"
         if not health.battery_v >= limits.battery_takeoff_v:

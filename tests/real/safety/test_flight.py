@@ -9,23 +9,25 @@ import pytest
 
 from real.flight.state import Flight
 from real.robots.crazyflie import LIMITS
-from real.safety.flight import STATES, TRANSITIONS, FlightGuard, Order
+from real.safety.flight import FlightGuard
+from real.safety.flight_states import STATES, TRANSITIONS, Order
 from real.safety.flight_view import Health
 from real.safety.proposals import Proposal
 from robolearn.errors import ConfigError
 from robolearn.robots.crazyflie import CRAZYFLIE
 
-DT = 0.01
+DT, LEVEL_S = 0.01, 0.5
 NAMES = ("roll", "pitch", "yaw_rate", "thrust")
 HOVER = (0.0, 0.0, 0.0, 0.265)
 SITE = LIMITS.tightened({"fence_lower_m": [-2.0, -2.0, 0.1], "fence_upper_m": [2.0, 2.0, 2.0]})
 
 
 class Bench:
-    """A guard, a clock, and a vehicle that is wherever it is put; every order is answered at once, if `answers`."""
+    """A guard, a clock, and a vehicle that is wherever it is put; every order is answered at once, if
+    `answers`, or fails at once; None: it is not answered yet."""
 
     def __init__(self, interface="attitude", limits=SITE):
-        self.guard = FlightGuard(limits, CRAZYFLIE, ("teleop", "env", "policy"), DT, interface)
+        self.guard = FlightGuard(limits, CRAZYFLIE, ("teleop", "env", "policy"), DT, LEVEL_S, interface)
         self.now, self.orders, self.sent = 100.0, [], []
         self.position, self.velocity = np.array([0.0, 0.0, 0.02]), np.zeros(3)
         self.turn, self.rates = np.array([0.0, 0.0, 0.0, 1.0]), np.zeros(3)
@@ -47,7 +49,8 @@ class Bench:
             self.sent.append(decision.setpoint)
             for order in decision.orders:
                 self.orders.append(order)
-                self.guard.answered(order, self.answers)
+                if self.answers is not None:
+                    self.guard.answered(order, self.answers)
         return self
 
     def propose(self, row, names=NAMES, age=0.0, period=0.01, source="policy"):
@@ -129,7 +132,7 @@ def test_a_whole_flight(bench):
     bench.run(0.1)
     assert bench.orders[-1] == Order("land", (0.0, 0.0, pytest.approx(0.02)), duration_s=pytest.approx(1.96))
     bench.position[2] = 0.05
-    bench.run(0.02)
+    bench.run(1.95)
     assert bench.guard.state == "grounded" and bench.called()[-1] == "disarm"
 
 
@@ -160,7 +163,7 @@ def test_it_does_not_take_off_where_something_is_wrong(bench, spoil, why):
 def test_what_does_not_rise_lands(bench):
     bench.run(0.1)
     bench.guard.takeoff()
-    bench.run(6.5)
+    bench.run(8.0)
     assert "land" in bench.called() and bench.guard.state == "grounded"
 
 
@@ -176,6 +179,20 @@ def test_a_guard_that_comes_up_while_the_vehicle_flies_knows_it(bench):
     bench.flies, bench.position[2] = True, 1.0
     bench.run(0.1)
     assert bench.guard.state == "flying" and bench.orders == []
+    assert "thrust may be locked" in bench.guard.take("policy").message  # of attitudes: it would fall
+    assert bench.guard.land().ok
+    bench.run(0.05)
+    assert bench.called() == ["notify_setpoints_stop", "land"]  # who flew it before may have streamed set-points
+
+
+def test_what_flies_does_not_take_off(bench):
+    bench.fly().guard.land()
+    bench.position[2] = 0.02
+    bench.run(3.0)
+    assert bench.guard.state == "grounded" and "says that it flies" in bench.guard.takeoff().message
+    bench.flies = False
+    bench.run(0.1)
+    assert bench.guard.takeoff().ok
 
 
 # --- authority ----------------------------------------------------------------------------------------------
@@ -191,6 +208,31 @@ def test_a_source_of_higher_priority_takes_over(bench):
     assert bench.guard.take("teleop").ok and bench.guard.owner == "teleop"
     assert not bench.guard.take("policy").ok and not bench.propose(HOVER)
     assert not bench.guard.take("nobody").ok
+
+
+def test_between_two_sources_it_hovers(bench):
+    bench.active()
+    assert bench.guard.take("teleop").ok
+    bench.run(0.1)
+    assert bench.sent[-1] is None and bench.called() == ["notify_setpoints_stop", "go_to"]
+    bench.propose_row = None
+    bench.run(0.4)
+    assert bench.guard.owner == "teleop"
+    bench.propose(HOVER, source="teleop")
+    bench.run(0.02)
+    assert bench.sent[-1] == pytest.approx(HOVER)
+
+
+def test_a_guard_that_was_held_up_does_not_go_on_with_attitudes_whose_thrust_is_locked(bench):
+    bench.active()
+    bench.now += 0.3
+    bench.run(0.02)
+    assert bench.guard.owner == "policy"
+    bench.now += 0.45
+    bench.sent = []
+    bench.run(0.1)
+    assert bench.guard.owner is None and bench.guard.state == "flying" and set(map(type, bench.sent)) == {type(None)}
+    assert bench.called() == ["notify_setpoints_stop", "go_to"]
 
 
 @pytest.mark.parametrize(
@@ -319,6 +361,7 @@ def test_a_vehicle_that_leans_spins_or_races_is_taken_from_its_source(bench, spo
         lambda b: setattr(b, "seen", False),
         lambda b: setattr(b, "position", np.array([2.1, 0.0, 1.0])),
         lambda b: setattr(b, "battery", 3.0),
+        lambda b: setattr(b, "battery", math.nan),
     ],
 )
 @pytest.mark.parametrize("owned", [True, False])
@@ -338,6 +381,15 @@ def test_a_battery_that_sags_for_a_moment_does_not_end_the_flight(bench):
         bench.battery = 3.6
         bench.run(0.1)
     assert bench.guard.owner == "policy"
+
+
+def test_it_lands_where_the_vehicle_does_not_tell_its_status_any_more(bench):
+    bench.active()
+    bench.told = False
+    bench.run(4.8)
+    assert bench.guard.state == "flying"
+    bench.run(0.3)
+    assert bench.guard.state == "landing" and bench.called()[-1] == "land"
 
 
 def test_the_motors_are_cut_when_it_has_tumbled(bench):
@@ -361,6 +413,44 @@ def test_the_motors_are_cut_where_nobody_answers_to_land(bench):
     bench.run(0.1)
     assert bench.guard.state == "emergency" and bench.called().count("land") == 3
     assert bench.called().count("emergency") > 3  # until it is heard
+
+
+def test_what_lands_just_after_it_was_to_hover_is_told_that_set_points_stop(bench):
+    bench.active()
+    bench.guard.release("policy")
+    bench.run(0.01)
+    assert bench.orders == [] and bench.guard.land().ok
+    bench.run(0.05)
+    assert bench.called() == ["notify_setpoints_stop", "land"]
+
+
+def test_a_vehicle_that_is_low_but_sinks_or_has_not_been_heard_to_land_is_not_down(bench):
+    bench.fly().guard.land()
+    bench.position[2], bench.velocity[2] = 0.05, -0.6
+    bench.run(2.5)
+    assert bench.guard.state == "landing"
+    bench.velocity[2] = -0.1
+    bench.run(0.02)
+    assert bench.guard.state == "grounded"
+
+
+def test_a_pose_that_jumps_to_the_ground_does_not_end_a_landing(bench):
+    bench.fly().guard.land()
+    bench.run(0.5)
+    bench.position[2] = 0.05
+    bench.run(1.3)
+    assert bench.guard.state == "landing" and "disarm" not in bench.called()
+
+
+def test_a_landing_begins_when_the_vehicle_has_answered(bench):
+    bench.fly()
+    bench.position[2], bench.answers = 0.05, None
+    bench.guard.land()
+    bench.run(2.5)
+    assert bench.guard.state == "landing"
+    bench.guard.answered(bench.orders[-1], True)
+    bench.run(2.0)
+    assert bench.guard.state == "grounded"
 
 
 def test_a_landing_without_a_pose_ends_when_the_vehicle_says_that_it_stands(bench):
@@ -393,6 +483,29 @@ def test_a_clock_that_goes_back_ends_authority(bench):
     assert bench.guard.owner is None and bench.guard.state == "landing"
 
 
+@pytest.mark.parametrize("back_s", [0.05, 0.5, 60.0])
+def test_a_clock_that_goes_back_while_all_goes_on_does_not_matter(bench, back_s):
+    bench.active()
+    bench.now -= back_s
+    bench.seen = back_s > 0.1  # by less, poses are not newer than the last at first
+    bench.propose_row, bench.told = None, False  # its status comes every second
+    bench.run(0.01)  # the last proposal is of the old clock
+    bench.seen, bench.propose_row = True, HOVER
+    bench.run(0.5)
+    assert bench.guard.owner == "policy" and bench.sent[-1] == pytest.approx(HOVER)
+
+
+def test_a_pose_of_the_future_is_none(bench):
+    """The clock went back, and the reader still has the pose of before."""
+    bench.active()
+    old = bench.guard.view.measured
+    bench.now -= 0.5
+    bench.seen, bench.propose_row = False, None
+    bench.guard.observe(bench.now, old)
+    bench.run(0.02)
+    assert bench.guard.state == "landing"
+
+
 # --- limits -------------------------------------------------------------------------------------------------
 
 
@@ -420,6 +533,11 @@ def test_limits_that_make_no_sense_are_refused(change, what):
         dataclasses.replace(LIMITS, **change)
 
 
+def test_a_source_must_be_given_up_before_the_firmware_does():
+    with pytest.raises(ConfigError, match=r"hold_after_s = 0\.15 must be below 0\.08"):
+        FlightGuard(LIMITS, CRAZYFLIE, ("policy",), DT, 0.1)
+
+
 def test_thrust_limits_must_hold_the_weight():
     with pytest.raises(ConfigError, match="weight"):
-        FlightGuard(dataclasses.replace(LIMITS, thrust_upper_n=0.2), CRAZYFLIE, ("policy",), DT)
+        FlightGuard(dataclasses.replace(LIMITS, thrust_upper_n=0.2), CRAZYFLIE, ("policy",), DT, LEVEL_S)
