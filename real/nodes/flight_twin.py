@@ -4,13 +4,13 @@ flies. Below its namespace: `cmd_vel_legacy`, `cmd_velocity_world`, `cmd_full_st
 
 As on the real one, a stamp is the time at which the server had the message, set-points come before the high-level
 commander until they are said to stop, thrust is locked at first, and the firmware's watchdogs level it and cut the
-motors. Parameters: `rate_hz` of the pose (10 to 100), `noise_m`, `noise_rad`, `noise_mps`, `noise_radps`; `delay_s`,
+motors. Parameters: `rate_hz` of the pose (1 to 250), `noise_m`, `noise_rad`, `noise_mps`, `noise_radps`; `delay_s`,
 `jitter_s` and `loss` of set-points and of what is measured (orders wait in the same queue, and are repeated until they
 are heard).
 
 Simulation alone has `twin/truth` (nav_msgs/Odometry: where it is, without noise, delay or loss), `twin/place`
 (geometry_msgs/PoseStamped: it stands on the ground there, restarted, with a new battery) and `twin/fault`
-(std_msgs/String: freeze, jump, nan, frame, silent or sag; empty: none).
+(std_msgs/String: freeze, jump, nan, frame, axes (x and y are swapped), silent or sag; empty: none).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from real import ros
-from real.connection import NEWEST, Header, String, seconds, stamp_of
+from real.connection import NEWEST, Header, String, seconds, shown, stamp_of
 from real.flight.services import TYPES
 from real.flight.state import SETPOINTS, Floats
 from real.flight.wire import Wire
@@ -42,7 +42,7 @@ TICK_S, REPORT_S = 0.004, 1.0
 BEHIND = 25
 """Periods of the firmware that are made up for at once; what is later than that is lost."""
 NOISE = (("noise_m", 0.001), ("noise_rad", 0.002), ("noise_mps", 0.01), ("noise_radps", 0.02))
-FAULTS = ("", "freeze", "jump", "nan", "frame", "silent", "sag")
+FAULTS = ("", "freeze", "jump", "nan", "frame", "axes", "silent", "sag")
 JUMP_M, SAG_V = 1.5, 0.9
 
 
@@ -125,11 +125,13 @@ class FlightTwinNode(ros.Node):
     def _on_place(self, message: Any) -> None:
         p, q = message.pose.position, message.pose.orientation
         place = np.array([p.x, p.y, p.z])
-        if np.isfinite(place).all() and abs(place).max() < 100.0:
+        if np.isfinite([*place, q.z, q.w]).all() and abs(place).max() < 100.0:
             self.drone.place(place, 2.0 * float(np.arctan2(q.z, q.w)))
 
     def _on_fault(self, message: Any) -> None:
-        if message.data in FAULTS:
+        if message.data not in FAULTS:
+            self.get_logger().warning(f"no fault {shown(message.data)}; there are {', '.join(FAULTS[1:])}")
+        else:
             self.fault, self._frozen = message.data, self._measured()
             self.drone.battery_v -= SAG_V * (self.fault == "sag")
 
@@ -170,6 +172,8 @@ class FlightTwinNode(ros.Node):
             row[0] += JUMP_M
         elif self.fault == "nan":
             row[3:7] = np.nan
+        elif self.fault == "axes":  # of a motion-capture system with one marker: the attitude is the estimator's
+            row[[0, 1, 7, 8]] = row[[1, 0, 8, 7]]
         self.lines[1].send(time.monotonic(), lambda: self._publish(row))
 
     def _publish(self, row: Floats) -> None:
