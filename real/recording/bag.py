@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ METADATA = "metadata.yaml"
 RECORDING = {"state": "recording"}
 """Noted in the metadata until the bag is ended."""
 WHEN_FULL = "stop", "drop_oldest"
+DISK_ERRORS = OSError, sqlite3.Error
 
 
 class BagFullError(UserError):
@@ -83,18 +86,18 @@ class Bag:
         self.bytes = 0
         """Of the messages, all together."""
         self.dropped_files = 0
-        self._notes = dict(RECORDING)
+        self._notes, self._lost = dict(RECORDING), dict[str, str]()
         self._numbers: dict[str, int] = {}
         self._next, self._closed_bytes, self._closed_sizes = 0, 0, list[int]()
         self._parts: list[Part] = []
-        _demand_space(path.absolute().parent, cfg)
         try:
+            _demand_space(path.absolute().parent, cfg)
             path.mkdir(parents=True)
+            self._open()
         except FileExistsError:
             raise ConfigError(f"{path} exists already: a bag is never written over") from None
-        except OSError as error:
-            raise ConfigError(f"{path} cannot be made: {error.strerror}") from None
-        self._open()
+        except DISK_ERRORS as error:
+            raise ConfigError(f"{path} cannot be made: {getattr(error, 'strerror', None) or error}") from None
 
     @property
     def size(self) -> int:
@@ -120,11 +123,11 @@ class Bag:
             part = self._parts[-1]
         if cfg.limit_mb and self.size + len(data) > cfg.limit_mb * MB:
             self._make_room(len(data))
+        self._file.write(self._numbers[name], log_ns, publish_ns, data)
         part.first_ns = min(part.first_ns, log_ns) if part.counts else log_ns
         part.last_ns = max(part.last_ns, log_ns)
         part.counts[name] += 1
         self.bytes += len(data)
-        self._file.write(self._numbers[name], log_ns, publish_ns, data)
 
     def _make_room(self, needed: int) -> None:
         while self.cfg.when_full == "drop_oldest" and len(self._parts) > 1:
@@ -163,15 +166,24 @@ class Bag:
         self._closed_sizes.append(self._parts[-1].path.stat().st_size)
         self._closed_bytes += self._closed_sizes[-1]
 
-    def close(self, lost: dict[str, int] | None = None) -> None:
-        """`lost`: messages of each topic that came and could not be written."""
-        self._notes = {f"lost {name}": str(count) for name, count in (lost or {}).items() if count}
+    def note_lost(self, lost: Mapping[str, int]) -> None:
+        """Messages of each topic that came and could not be written, for the metadata."""
+        self._lost = {f"lost {name}": str(count) for name, count in lost.items() if count}
+
+    def close(self, lost: Mapping[str, int] | None = None) -> None:
+        """`lost`: see `note_lost`."""
+        self.note_lost(lost or {})
+        self._notes = {}
         self._close_file()
         self.write_metadata()
 
-    def abandon(self) -> None:
-        """Leave all as it is, after an error of the system."""
-        self._file.abandon()
+    def abandon(self) -> Counter[str]:
+        """Leave all as it is, after an error of the system; how many messages of each topic were written here and had
+        not reached the file. They do not count as written any more."""
+        names = {number: name for name, number in self._numbers.items()}
+        lost = Counter({names[number]: count for number, count in self._file.abandon().items()})
+        self._parts[-1].counts -= lost
+        return lost
 
     # --- metadata ---
 
@@ -199,7 +211,7 @@ class Bag:
                 }
                 for part in self._parts
             ],
-            "custom_data": dict(self._notes) or None,
+            "custom_data": self._notes | self._lost or None,
             "ros_distro": os.environ.get("ROS_DISTRO", ""),
         }
 

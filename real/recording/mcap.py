@@ -9,7 +9,9 @@ from __future__ import annotations
 import struct
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -82,13 +84,14 @@ class McapFile:
         self._length += len(whole)
 
     def write(self, number: int, log_ns: int, publish_ns: int, data: bytes | memoryview) -> None:
+        """Raises OSError, and does not take the message, if those before it cannot be flushed."""
+        if self._length >= CHUNK_BYTES:
+            self.flush()
         self._entries.setdefault(number, []).extend((log_ns, self._length))
         self._parts.append(MESSAGE_START.pack(MESSAGE, 22 + len(data), number, 0, log_ns, publish_ns))
         self._parts.append(data)
         self._length += MESSAGE_START.size + len(data)
         self._chunk_first, self._chunk_last = min(self._chunk_first, log_ns), max(self._chunk_last, log_ns)
-        if self._length >= CHUNK_BYTES:
-            self.flush()
 
     def flush(self) -> None:
         """Hand what waits to the system: a kill of the process does not lose it any more."""
@@ -146,9 +149,11 @@ class McapFile:
         head = (total, schemas, len(self._counts), 0, 1, len(self._indexes), first, self._last, len(counts))
         return struct.pack("<QHIIIIQQI", *head) + counts
 
-    def abandon(self) -> None:
-        """Leave the file as it is, after an error of the system."""
-        self._file.close()
+    def abandon(self) -> Counter[int]:
+        """Leave the file as it is, after an error of the system; how many messages of each topic had not reached it."""
+        with suppress(OSError):
+            self._file.close()
+        return Counter({number: len(entries) // 2 for number, entries in self._entries.items()})
 
     def _put(self, *parts: bytes) -> None:
         for part in parts:

@@ -8,7 +8,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 
-from real.recording.bag import MB, Bag
+from real.recording.bag import DISK_ERRORS, MB, Bag
 from real.recording.topic import Message, Topic
 from robolearn.errors import UserError
 
@@ -40,7 +40,7 @@ class Recorder:
     @property
     def lost(self) -> Counter[str]:
         """Messages that came and could not be written, by topic."""
-        return self._refused + self._unwritten
+        return self._refused.copy() + self._unwritten.copy()  # of one step each: the other thread may add a topic
 
     @property
     def waiting_bytes(self) -> int:
@@ -76,9 +76,9 @@ class Recorder:
             self._end(error)
             self._close_whole()
         except Exception as error:  # the disk's or ours: what has been flushed stays
-            log.error("the bag %s is left as it is", self.bag.path, exc_info=not isinstance(error, OSError))
+            log.error("the bag %s is left as it is", self.bag.path, exc_info=not isinstance(error, DISK_ERRORS))
             self._end(error)
-            self.bag.abandon()
+            self._unwritten.update(self.bag.abandon())
 
     def _end(self, error: Exception) -> None:
         self.error = str(error) or type(error).__name__
@@ -90,8 +90,9 @@ class Recorder:
     def _close_whole(self) -> None:
         try:
             self.bag.close(self.lost)
-        except OSError as error:
+        except DISK_ERRORS as error:
             log.error("the bag %s could not be ended: %s", self.bag.path, error)
+            self._unwritten.update(self.bag.abandon())
 
     def _write_until_closed(self) -> None:
         flushed = described = time.monotonic()
@@ -106,6 +107,7 @@ class Recorder:
                 self.bag.flush()
             if now - described >= METADATA_S:
                 described = now
+                self.bag.note_lost(self.lost)
                 self.bag.write_metadata()
 
     def _drain(self) -> None:

@@ -4,6 +4,8 @@ that what was committed stays whatever becomes of the process."""
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 from real.recording.topic import Topic
@@ -62,13 +64,14 @@ class SqliteFile:
             )
 
     def write(self, number: int, log_ns: int, publish_ns: int, data: bytes | memoryview) -> None:
-        """Such a file has no place for the time of publishing."""
+        """Such a file has no place for the time of publishing. Raises sqlite3.Error, and does not take the message, if
+        those before it cannot be flushed."""
+        if self._waiting >= PENDING_BYTES:
+            self.flush()
         self._pending.append((number, log_ns, data))
         self._waiting += len(data)
         pages = -(-len(data) // PAGE_BYTES)
         self.size += ROW_BYTES + (len(data) if pages == 1 else pages * PAGE_BYTES)
-        if self._waiting >= PENDING_BYTES:
-            self.flush()
 
     def flush(self) -> None:
         """Commit what waits: a kill of the process does not lose it any more."""
@@ -86,6 +89,8 @@ class SqliteFile:
         self._db.execute("PRAGMA journal_mode = DELETE")
         self._db.close()
 
-    def abandon(self) -> None:
-        """Leave what was committed, after an error of the system."""
-        self._db.close()
+    def abandon(self) -> Counter[int]:
+        """Leave what was committed, after an error of the system; how many messages of each topic were not."""
+        with suppress(sqlite3.Error):
+            self._db.close()
+        return Counter(number for number, *_ in self._pending)

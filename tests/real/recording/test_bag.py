@@ -192,6 +192,19 @@ def test_a_bag_is_never_written_over(tmp_path: Path) -> None:
         Bag(tmp_path / "bag", BagCfg(reserve_mb=0.0))
 
 
+def test_a_bag_that_cannot_be_made_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="cannot be made: File name too long"):
+        Bag(tmp_path / ("x" * 300) / "bag", BagCfg(reserve_mb=0.0))
+    for error in (OSError(28, "No space left on device"), sqlite3.OperationalError("No space left on device")):
+
+        def broken(bag: Bag, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr(Bag, "_open", broken)
+        with pytest.raises(ConfigError, match="cannot be made: No space left on device"):
+            Bag(tmp_path / type(error).__name__, BagCfg(reserve_mb=0.0))
+
+
 def test_a_disk_that_is_nearly_full_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BagFullError, match="stay free"):
         Bag(tmp_path / "bag", BagCfg(reserve_mb=1e12))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from bag_samples import TOPICS, image, messages
 from real.recording.bag import Bag, BagCfg
 from real.recording.read import open_bag
 from real.recording.recorder import Recorder
+from real.recording.topic import Message
 
 WRITER = """
 import sys, time
@@ -102,7 +105,68 @@ def test_a_broken_disk_ends_it_with_a_word(tmp_path: Path, monkeypatch: pytest.M
         time.sleep(0.01)
     made.put(messages(1)[0])
     made.close()
-    assert "Input/output" in made.error and made.lost["/joint_states"] == 1
+    assert "Input/output" in made.error and made.lost["/joint_states"] == 2  # one was not flushed, one came after
+
+
+@pytest.mark.parametrize("room", [300_000, 3_000_000])
+def test_a_disk_that_is_full_costs_messages_that_are_counted(
+    tmp_path: Path, kind: dict[str, Any], caplog: pytest.LogCaptureFixture, room: int
+) -> None:
+    """No file may grow beyond `room` bytes."""
+    kind, sent = kind | {"zstd": False}, [m for m in messages(6000) if m.topic == "/camera"]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    made = recorder(tmp_path / "bag", **kind)
+    time.sleep(0.1)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        for message in sent:
+            made.put(message)
+        made.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert made.error and not [record for record in caplog.records if record.exc_info]
+    with open_bag(tmp_path / "bag") as recording:
+        kept = list(recording.messages())
+    assert [m.data for m in kept] == [m.data for m in sent[: len(kept)]]
+    assert len(kept) + made.lost["/camera"] == len(sent)
+    assert made.bag.metadata()["message_count"] == len(kept)
+
+
+def test_losses_are_noted_while_it_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("real.recording.recorder.METADATA_S", 0.0)
+    made = recorder(tmp_path / "bag", queue_mb=1e-6)
+    made.put(messages(1)[0])
+    end = time.monotonic() + 10.0
+    while True:
+        with open_bag(tmp_path / "bag") as recording:
+            if recording.lost == {"/joint_states": 1}:
+                break
+        assert time.monotonic() < end
+    assert not recording.complete
+    made.close()
+
+
+def test_losses_can_be_asked_for_while_topics_are_added_to_them(tmp_path: Path) -> None:
+    """Without a copy in one step: dictionary changed size during iteration."""
+    made, interval = recorder(tmp_path / "bag", queue_mb=1e-6), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    data, stop = bytes(100), threading.Event()
+
+    def put() -> None:
+        for k in range(20_000):
+            made.put(Message(f"/{k}", 1, 1, data))
+        stop.set()
+
+    thread = threading.Thread(target=put)
+    thread.start()
+    try:
+        while not stop.is_set():
+            made.lost  # noqa: B018
+    finally:
+        thread.join()
+        sys.setswitchinterval(interval)
+        made.close()
+    assert made.lost.total() == 20_000
 
 
 def test_a_split_that_was_asked_for(tmp_path: Path) -> None:
