@@ -41,6 +41,8 @@ class RecordNode(ros.Node):
         super().__init__("record")
         self.cfg = BagCfg(**{name: parameter(self, name, getattr(BagCfg(), name)) for name in CFG})
         self._queue_mb = parameter(self, "queue_mb", 256.0)
+        if not self._queue_mb > 0.0:
+            raise ConfigError(f"queue_mb must be above 0, got {self._queue_mb}")
         self._folder, self._bag_name = Path(parameter(self, "folder", ".")), parameter(self, "name", "")
         if Path(self._bag_name).name != self._bag_name:
             raise ConfigError(f"name is that of one folder inside `folder`, got {self._bag_name!r}")
@@ -53,7 +55,7 @@ class RecordNode(ros.Node):
         self.recorder: Recorder | None = None
         self._heard: dict[str, Heard] = {}
         self._refused: set[str] = set()
-        self._ended = ""
+        self._ended, self._failed = "", False
         self._report_on = Report(self, "recorder")
         for name, call in (("start", self.start), ("stop", self.stop), ("split", self.split)):
             self.create_service(Trigger, f"record/{name}", partial(_answer, call))
@@ -89,7 +91,7 @@ class RecordNode(ros.Node):
     def _begin(self) -> Path:
         path = self._folder / (self._bag_name or time.strftime("rosbag2_%Y_%m_%d-%H_%M_%S"))
         self.recorder = Recorder(Bag(path, self.cfg), self._queue_mb)
-        self._ended = ""
+        self._ended, self._failed = "", False
         self.get_logger().info(f"records {path}")
         self._look()
         return path
@@ -108,7 +110,8 @@ class RecordNode(ros.Node):
             f"{recorder.bag.path}: {metadata['message_count']} messages, {recorder.bag.bytes / MB:.1f} MB, {lost} lost"
             + (f"; it ended by itself: {recorder.error}" if recorder.error else "")
         )
-        (self.get_logger().error if recorder.error else self.get_logger().info)(self._ended)
+        self._failed = bool(recorder.error)
+        (self.get_logger().error if self._failed else self.get_logger().info)(self._ended)
 
     def _look(self) -> None:
         """For topics that are new, and publishers that our QoS does not fit."""
@@ -141,8 +144,14 @@ class RecordNode(ros.Node):
             self._refused.add(name)
             self.get_logger().error(f"{name} is not recorded: {error} (see the parameter `interfaces`)")
             return
-        told = [str(info.topic_type_hash) for info in self.get_publishers_info_by_topic(name)]
-        digest = next((h for h in told if h.startswith("RIHS01_")), "") or ros.type_hash(types[0])
+        told = [str(getattr(info, "topic_type_hash", "")) for info in self.get_publishers_info_by_topic(name)]
+        ours = ros.type_hash(types[0])
+        digest = next((h for h in told if h.startswith("RIHS01_")), "") or ours
+        if ours and digest != ours:
+            self.get_logger().warning(
+                f"{name}: its publisher has another definition of {types[0]} than is known here; what is recorded of "
+                "it may be incomplete, and decoded wrongly"
+            )
         assert self.recorder is not None
         self.recorder.add_topic(Topic(name, types[0], digest, text, offers=tuple(offers)))
         self._subscribe(name, types[0], qos)
@@ -162,7 +171,8 @@ class RecordNode(ros.Node):
     def _report(self) -> None:
         recorder = self.recorder
         if recorder is None:
-            self._report_on(WARN, self._ended or "stopped", {"not recorded": " ".join(sorted(self._refused))})
+            level = ERROR if self._failed else WARN
+            self._report_on(level, self._ended or "stopped", {"not recorded": " ".join(sorted(self._refused))})
             return
         lost = recorder.lost
         figures = {

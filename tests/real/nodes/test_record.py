@@ -184,6 +184,20 @@ def test_topics_that_come_later_are_taken_in_and_hidden_ones_are_not(desk: Desk)
     assert numbers(desk.bag(), "/later") == [2]
 
 
+def test_another_definition_than_ours_is_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a publisher of another ROS distribution: its hash is kept, by which readers see that the text is not its."""
+    theirs = f"RIHS01_{'0' * 64}"
+    process = desk.record("topics:=/same /other")
+    desk.publisher(INT, "/same", RELIABLE)
+    monkeypatch.setattr("real.ros.pubsub.typehash", lambda name: f"typehash={theirs};")
+    desk.publisher(INT, "/other", RELIABLE)
+    desk.end(process)
+    assert "/other: its publisher has another definition of std_msgs/msg/Int64" in desk.log
+    assert "/same: its publisher" not in desk.log
+    with open_bag(desk.bag()) as recording:
+        assert recording.topics["/other"].hash == theirs
+
+
 def test_start_stop_split_and_a_name_that_is_taken(desk: Desk) -> None:
     desk.record("start:=false", "name:=bag", "topics:=/count", "storage:=sqlite3")
     assert not desk.call("split").success
@@ -212,6 +226,8 @@ def test_a_limit_is_told_in_diagnostics_and_the_log(desk: Desk) -> None:
         desk.spin()
     desk.wait(lambda: any("reached its limit" in s.message for s in desk.said))
     assert "reached its limit" in desk.log
+    desk.said.clear()
+    desk.wait(lambda: [s for s in desk.said if "ended by itself" in s.message and s.level == b"\2"])  # for good: ERROR
     kept = numbers(desk.bag(), "/count")
     assert kept == list(range(len(kept))) and 50 < len(kept) < 400
 
@@ -223,6 +239,7 @@ def test_a_limit_is_told_in_diagnostics_and_the_log(desk: Desk) -> None:
         ("storage:=mcab", "did you mean mcap"),
         ("name:=../x", "one folder"),
         ("reserve_mb:=1.0e12", "stay free"),
+        ("queue_mb:=0.0", "above 0"),
         ("folder:=/proc/nothing", "cannot be made"),
         ("interfaces:=/nowhere", "holds no interfaces"),
     ],
