@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -16,7 +17,9 @@ from robolearn.errors import ConfigError, unknown
 
 if TYPE_CHECKING:
     from real.recording.read import Recording
+    from real.recording.topic import Message
 
+log = logging.getLogger(__name__)
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 CHANNELS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1, "8UC1": 1, "8UC3": 3}
 DEPTHS = {"16UC1": ("u2", 1e-3), "mono16": ("u2", 1.0 / 65535.0), "32FC1": ("f4", 1.0)}
@@ -27,16 +30,25 @@ MAX_FPS, LEAST_FPS, MAX_HEIGHT = 30.0, 1.0, 480
 
 
 def write(path: Path, recording: Recording, topics: Sequence[str], update: Callable[[int], object]) -> int:
-    """The film; how many frames it has. Raises ConfigError for topics that hold no images."""
+    """The film; how many frames it has. Pictures that cannot be read are left out, and that is logged. Raises
+    ConfigError for topics that hold no images."""
     from real.recording.decode import Decoder
 
     names = _chosen(recording, topics)
     decode = Decoder([recording.topics[name] for name in names])
+    unread: dict[str, dict[int, str]] = {}  # topic -> when -> why
 
-    def picture(name: str, data: bytes | memoryview) -> np.ndarray:
-        return pixels(decode(data, recording.topics[name].type))
+    def picture(m: Message) -> np.ndarray | None:
+        try:
+            return pixels(decode(m.data, recording.topics[m.topic].type))
+        except ConfigError as error:
+            unread.setdefault(m.topic, {})[m.log_ns] = str(error)
+            return None
 
     shapes, rate = _shapes(recording, names, picture)
+    if not shapes:
+        why = [f": {reason}" for reasons in unread.values() for reason in reasons.values()]
+        raise ConfigError(f"{recording.path} holds no images{''.join(why[:1])}")
     count = 0
 
     def counted() -> Iterator[np.ndarray]:
@@ -46,6 +58,8 @@ def write(path: Path, recording: Recording, topics: Sequence[str], update: Calla
             yield frame
 
     _video.write(path, counted(), rate)
+    for name, reasons in unread.items():
+        log.warning("%s: %d pictures are left out (%s)", name, len(reasons), next(iter(reasons.values())))
     return count
 
 
@@ -61,20 +75,20 @@ def _chosen(recording: Recording, topics: Sequence[str]) -> list[str]:
 
 def _shapes(recording: Recording, names: list[str], picture: Any) -> tuple[dict[str, tuple[int, int]], Fraction]:
     """Height and width of each topic's part of the frame, all of one height; the frames a second, those of the
-    fastest topic. Topics without a message are left out."""
+    fastest topic. Topics without a picture are left out."""
     times: dict[str, list[int]] = {name: [] for name in names}
     for name, log_ns, _, _ in recording.headers():
         if name in times:
             times[name].append(log_ns)
     missing, found = {name for name in names if times[name]}, dict[str, tuple[int, int]]()
     for m in recording.messages(sorted(missing)) if missing else ():
-        if m.topic in missing:
+        if m.topic in missing and (image := picture(m)) is not None:
             missing.discard(m.topic)
-            found[m.topic] = picture(m.topic, m.data).shape[:2]
+            found[m.topic] = image.shape[:2]
         if not missing:
             break
     if not found:
-        raise ConfigError(f"{recording.path} holds no images")
+        return {}, Fraction(1)
     height = min(MAX_HEIGHT, max(h for h, _ in found.values())) // 2 * 2
     shapes = {name: (height, max(2, round(w * height / h) // 2 * 2)) for name, (h, w) in found.items()}
     usual = [float(np.median(np.diff(sorted(t)))) * 1e-9 for t in times.values() if len(t) > 1]
@@ -93,7 +107,8 @@ def _frames(
         while m.log_ns > due:
             yield np.concatenate([shown[name] for name in shapes], axis=1)
             due += period
-        shown[m.topic] = _scaled(picture(m.topic, m.data), shapes[m.topic])
+        if (image := picture(m)) is not None:
+            shown[m.topic] = _scaled(image, shapes[m.topic])
     yield np.concatenate([shown[name] for name in shapes], axis=1)
 
 

@@ -17,6 +17,7 @@ recorder was killed, or that is cut off, is read as far as it is whole, and that
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -106,7 +107,9 @@ def _parse(argv: list[str]) -> tuple[str, Path, list[str]]:
 
 def _out(action: str, path: Path, given: str) -> Path:
     suffix = SUFFIXES.get(action, "")
-    out = Path(given) if given else path.with_name(path.absolute().stem + suffix)
+    if path.name in ("", ".."):  # `.`: the name that stands beside it is that of the folder
+        path = Path(os.path.abspath(path))
+    out = Path(given) if given else path.parent / ((path.name if path.is_dir() else path.stem) + suffix)
     if suffix.startswith(".") and out.suffix != suffix:
         raise ConfigError(f"out must be a {suffix} file, got {out}")
     if not out.absolute().parent.is_dir():

@@ -84,6 +84,17 @@ def test_a_killed_bag_is_recovered(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "never written over" in capsys.readouterr().err
 
 
+def test_a_bag_may_be_where_one_stands_and_have_dots_in_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "grasp.v2", messages(5))
+    monkeypatch.chdir(tmp_path / "grasp.v2")
+    assert main(["bag", "info", "."]) == 0
+    assert "6 messages" in capsys.readouterr().out
+    assert main(["bag", "recover", "."]) == 0
+    assert (tmp_path / "grasp.v2_recovered/metadata.yaml").exists()
+
+
 def test_an_empty_bag_has_no_messages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said(tmp_path / "bag")
     assert main(["bag", "info", str(tmp_path / "bag")]) == 0
@@ -175,6 +186,19 @@ def test_video_shows_the_topics_side_by_side_in_their_time(tmp_path: Path) -> No
     assert frames[0].shape == (48, 64 + 32, 3)
     assert frames[5][:, :64].mean() > 235 and frames[15][:, :64].mean() < 30
     assert frames[10][:, 70:].mean() == pytest.approx(120, abs=8)
+
+
+def test_pictures_that_cannot_be_read_are_left_out_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    av = pytest.importorskip("av")
+    pictures = [(100 * k, image(200) if k % 3 else image(200)[:-9]) for k in range(10)]  # the first is broken, too
+    said(tmp_path / "bag", (topic("/left", "sensor_msgs/msg/Image"), pictures))
+    assert main(["bag", "video", str(tmp_path / "bag")]) == 0
+    assert "/left: 4 pictures are left out" in caplog.text
+    with av.open(str(tmp_path / "bag.mp4")) as film:
+        frames = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+    assert len(frames) == 10 and frames[-1].mean() == pytest.approx(200, abs=8)
+    said(tmp_path / "all", (topic("/left", "sensor_msgs/msg/Image"), pictures[:1]))
+    assert main(["bag", "video", str(tmp_path / "all")]) == 2
 
 
 def test_pixels_of_each_encoding() -> None:
