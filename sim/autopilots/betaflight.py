@@ -83,7 +83,7 @@ class Betaflight:
         """Raises BetaflightError if it does not start or refuses a setting, MissingPackageError if it is not there."""
         self.program = (program or binary()).resolve()
         self._folder = tempfile.TemporaryDirectory(prefix="betaflight-")
-        self._log = Path(self._folder.name) / "output.txt"
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (`close` closes it)
         self._process: subprocess.Popen[bytes] | None = None
         self._sockets: list[socket.socket] = []
         self.repeated = 0
@@ -97,6 +97,7 @@ class Betaflight:
         except BaseException:
             self.close()
             raise
+        self._folder.cleanup()  # its settings are read at its start only; a kill of this process would leave them
 
     # --- life -----------------------------------------------------------------------------------------------
 
@@ -130,14 +131,15 @@ class Betaflight:
                     raise BetaflightError(f"Betaflight hung in {STARTS} starts; the last {error}") from None
 
     def _launch(self) -> None:
-        with open(self._log, "wb") as log:
-            try:
-                self._process = subprocess.Popen(
-                    [self.program, HOST], cwd=self._folder.name, stdin=subprocess.DEVNULL, stdout=log,
-                    stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=die_with_parent(),
-                )  # fmt: skip
-            except OSError as error:
-                raise BetaflightError(f"{self.program} cannot be started: {error}") from error
+        self._log.seek(0)
+        self._log.truncate()
+        try:
+            self._process = subprocess.Popen(
+                [self.program, HOST], cwd=self._folder.name, stdin=subprocess.DEVNULL, stdout=self._log,
+                stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=die_with_parent(),
+            )  # fmt: skip
+        except OSError as error:
+            raise BetaflightError(f"{self.program} cannot be started: {error}") from error
 
     def _configure(self, settings: Sequence[str]) -> None:
         """By its command line; saving ends the program."""
@@ -201,7 +203,8 @@ class Betaflight:
 
     def last_words(self) -> str:
         """The end of what it printed, on one line."""
-        lines = self._log.read_text(errors="replace").splitlines() if self._log.exists() else []
+        file = self._log.fileno()  # read without moving to another place: it writes where this file is
+        lines = os.pread(file, os.fstat(file).st_size, 0).decode(errors="replace").splitlines()
         said = [text for text in lines if text.strip() and "ProgramWord" not in text]
         return " | ".join(said[-4:]) or "it said nothing"
 
@@ -209,6 +212,7 @@ class Betaflight:
         self._end()
         for made in self._sockets:
             made.close()
+        self._log.close()
         self._folder.cleanup()
 
     def _end(self) -> None:

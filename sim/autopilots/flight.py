@@ -36,13 +36,15 @@ what arming takes."""
 
 class Sticks:
     """A vehicle's attitude command (roll, pitch in rad, yaw rate in rad/s, thrust in N; body FLU) as channels. Beyond
-    `ANGLE_LIMIT_DEG` and `YAW_RATE_DPS` sticks are at their ends."""
+    `ANGLE_LIMIT_DEG` and `YAW_RATE_DPS` sticks are at their ends. Raises ValueError for what is not finite."""
 
     def __init__(self, vehicle: QuadrotorSpec):
         self.vehicle = vehicle
 
     def __call__(self, command: Tensor) -> list[int]:
         roll, pitch, turn, thrust = command.flatten().tolist()
+        if not math.isfinite(roll + pitch + turn + thrust):
+            raise ValueError(f"an attitude command must be finite, got {command.flatten().tolist()}")
         limit = math.radians(ANGLE_LIMIT_DEG)
         right, forward = (self._deflected(angle / limit) for angle in (roll, pitch))
         return [right, forward, self.throttle(thrust), self._deflected(-turn / math.radians(YAW_RATE_DPS)), HIGH, HIGH]

@@ -110,6 +110,14 @@ def test_commands_become_stick_positions(command, channels):
     assert Sticks(RACER.quadrotor)(torch.tensor(command)) == [*channels, 2000, 2000]
 
 
+@pytest.mark.parametrize("place", range(4))
+def test_a_command_that_is_not_finite_is_no_full_stick(place):
+    command = torch.tensor([0.0, 0.0, 0.0, WEIGHT])
+    command[place] = math.nan
+    with pytest.raises(ValueError, match="must be finite"):
+        Sticks(RACER.quadrotor)(command)
+
+
 def test_what_the_accelerometer_feels_turns_with_the_body():
     """Nose down, it feels that it is pushed backwards as well as up."""
     pitched = from_rpy(torch.tensor([0.0, 0.5, 0.0])).numpy()
@@ -276,12 +284,13 @@ def test_commands_to_one_that_is_not_armed_are_refused(firmware):
         vehicle.fly(torch.zeros(4), 0.5)
 
 
-def test_it_dies_with_who_started_it(firmware):
+def test_it_dies_with_who_started_it_and_leaves_nothing(firmware, tmp_path):
     script = (
         "import time\nfrom sim.autopilots.betaflight import Betaflight\n"
         "with Betaflight() as a:\n    print(a._process.pid, flush=True)\n    time.sleep(60)\n"
     )
-    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=environment)
     try:
         pid = int(parent.stdout.readline())
     finally:
@@ -291,6 +300,7 @@ def test_it_dies_with_who_started_it(firmware):
     while running(pid) and time.monotonic() < until:
         time.sleep(0.02)
     assert not running(pid)
+    assert not list(tmp_path.iterdir())
 
 
 def running(pid: int) -> bool:
