@@ -137,7 +137,7 @@ def test_a_guard_that_is_told_to_end_twice_and_while_it_lands_lands_all_the_same
     flight.hover(0.3)
     assert flight.call("guard/land").success
     flight.processes["guard"].send_signal(signal.SIGINT)
-    flight.stay(0.25)
+    flight.stay(0.02)  # while it says so
     flight.processes["guard"].send_signal(signal.SIGINT)
     assert flight.processes["guard"].wait(20.0) == 0
     flight.stay(4.0)
