@@ -6,16 +6,18 @@ Parameters: `topics` (names, separated by spaces) and `regex` say what is record
 `split_mb`, `split_s`, `limit_mb` with `when_full` (stop, drop_oldest), `reserve_mb` that stay free on the disk,
 `queue_mb` in memory before messages are dropped, `start` at once, `interfaces`: a folder of definitions that are not
 standard (PACKAGE/msg/NAME.msg). Services (std_srvs/Trigger): `record/start`, `record/stop`, `record/split`.
-`/diagnostics` once a second: messages, bytes, drops.
+`/diagnostics` once a second: messages, bytes, drops, and packets that the system dropped before DDS had them.
 
 Its subscriptions fit the publishers: best effort if one of them is, transient local if all are.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -178,7 +180,7 @@ class RecordNode(ros.Node):
         figures = {
             "bag": recorder.bag.path, "topics": len(self._heard), "not recorded": " ".join(sorted(self._refused)),
             "messages": recorder.written, "bytes": recorder.bag.bytes, "waiting bytes": recorder.waiting_bytes,
-            "lost": lost.total(), "files dropped": recorder.bag.dropped_files,
+            "lost": lost.total(), "packets dropped": dropped_packets(), "files dropped": recorder.bag.dropped_files,
         }  # fmt: skip
         level = ERROR if recorder.error else WARN if lost or self._refused else OK
         self._report_on(level, recorder.error or "recording", figures)
@@ -232,6 +234,19 @@ def fitting(offers: Sequence[dict[str, Any]]) -> Any:
         reliability=ros.ReliabilityPolicy.RELIABLE if reliable else ros.ReliabilityPolicy.BEST_EFFORT,
         durability=ros.DurabilityPolicy.TRANSIENT_LOCAL if latched else ros.DurabilityPolicy.VOLATILE,
     )
+
+
+def dropped_packets() -> int:
+    """UDP packets for this process that the system threw away, as its sockets were full; 0 where there is no /proc.
+    DDS asks again for those of reliable publishers, who may not have them any more."""
+    own, count = set(), 0
+    with suppress(OSError):
+        for entry in os.listdir("/proc/self/fd"):
+            with suppress(OSError):  # closed meanwhile
+                own.add(os.readlink(f"/proc/self/fd/{entry}"))
+        rows = [row.split() for row in Path("/proc/self/net/udp").read_text().splitlines()[1:]]
+        count = sum(int(row[-1]) for row in rows if f"socket:[{row[9]}]" in own)
+    return count
 
 
 def _answer(call: Callable[[], tuple[bool, str]], request: Any, response: Any) -> Any:

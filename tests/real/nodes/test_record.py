@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ from mcap.reader import make_reader
 
 from real import ros
 from real.connection import LATCHED, DiagnosticArray, JointState, String, Trigger
-from real.nodes.record import fitting
+from real.nodes.record import dropped_packets, fitting
 from real.recording.read import open_bag
 from real.ros import cdr
 from robolearn.errors import ConfigError
@@ -300,6 +301,22 @@ def test_what_is_asked_for_fits_all_publishers() -> None:
     mixed = fitting([firm | latched, weak | volatile])
     assert mixed.reliability == ros.ReliabilityPolicy.BEST_EFFORT
     assert mixed.durability == ros.DurabilityPolicy.VOLATILE
+
+
+@pytest.mark.skipif(not Path("/proc/self/net/udp").exists(), reason="no /proc")
+def test_packets_that_a_full_socket_costs_are_counted() -> None:
+    before = dropped_packets()
+    with socket.socket(type=socket.SOCK_DGRAM) as full, socket.socket(type=socket.SOCK_DGRAM) as sender:
+        full.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        full.bind(("127.0.0.1", 0))
+        for _ in range(100):
+            sender.sendto(bytes(1000), full.getsockname())
+        taken, dropped = 0, dropped_packets() - before
+        full.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            while full.recv(2000):
+                taken += 1
+    assert dropped == 100 - taken > 0
 
 
 def test_a_type_that_nobody_knows_has_no_definition() -> None:
