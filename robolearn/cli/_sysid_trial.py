@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from robolearn import config
 from robolearn.cli import _page, sysid
 from robolearn.spec import RobotSpec
 
@@ -23,8 +24,9 @@ def possible(robot: RobotSpec) -> bool:
     return bool(robot.quadrotor) or any(robot.of("kp", robot.arm_joints))
 
 
-def measure(path: Path, robot: RobotSpec, engine: str, seed: int) -> None:
-    """Write what `robolearn sysid` writes, and what is true, into the path's folder."""
+def measure(path: Path, name: str, engine: str, seed: int) -> None:
+    """Write what `robolearn sysid` writes of the named robot, and what is true, into the path's folder."""
+    robot: RobotSpec = config.entry("robot", name).value
     folder, truth = path.parent, QUADROTOR if robot.quadrotor else ARM
     folder.mkdir(exist_ok=True)
     log, spec = folder / "log.npz", f"robot={robot.name}"

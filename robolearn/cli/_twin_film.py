@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from robolearn.cli import _video
+from robolearn.cli import _video, _world
 
 FPS, WIDTH_PX = 20, 480
 
 
-def film_flight(path: Path, cfg: Any, found: dict[str, Any], seed: int = 0) -> None:
+def film_flight(path: Path, run: Path, measured: Path) -> None:
     """From the take-off's end to the end of what was recorded; the border is red from the kill on."""
+    found = json.loads(measured.read_text())
     times, poses = np.array(found["times_s"]), np.array(found["poses"])
     goals = np.array(found["goals"])
-    with _Stage(cfg, seed) as stage:
+    with _Stage(run) as stage:
 
         def frames() -> Iterator[np.ndarray]:
             for now in np.arange(times[0], times[-1], 1.0 / FPS):
@@ -30,12 +31,10 @@ def film_flight(path: Path, cfg: Any, found: dict[str, Any], seed: int = 0) -> N
         _video.write(path, frames(), Fraction(FPS))
 
 
-def film_arm(path: Path, cfg: Any, found: dict[str, Any], seed: int = 0) -> None:
-    """The first episodes, one after the other; the border is green where an episode ended well. Nothing, where an older
-    version kept none."""
-    if "tracks" not in found:
-        return
-    with _Stage(cfg, seed) as stage:
+def film_arm(path: Path, run: Path, measured: Path) -> None:
+    """The first episodes, one after the other; the border is green where an episode ended well."""
+    found = json.loads(measured.read_text())
+    with _Stage(run) as stage:
 
         def frames() -> Iterator[np.ndarray]:
             for episode in found["tracks"]:
@@ -50,8 +49,9 @@ def film_arm(path: Path, cfg: Any, found: dict[str, Any], seed: int = 0) -> None
 class _Stage:
     """One environment of the task whose robot is put where it was."""
 
-    def __init__(self, cfg: Any, seed: int):
-        self.env = _video.world(cfg, 1, seed)
+    def __init__(self, run: Path):
+        _, cfg, _ = _world.load_run(str(run))
+        self.env = _video.world(cfg, 1, seed=0)
         _video.require_cameras(self.env, cfg.backend.name)
         self.env.reset()
         self.asset, self.everyone = self.env.task.asset, torch.ones(1, dtype=torch.bool)

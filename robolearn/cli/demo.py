@@ -20,13 +20,13 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from robolearn import config
 from robolearn.cli import _options, _sysid_trial, _world
+from robolearn.cli._jobs import Job, Jobs, stale
 from robolearn.cli._options import option
 from robolearn.errors import ConfigError, UserError
 
@@ -42,7 +42,7 @@ class DemoCfg:
     second_backend: str = option("pybullet", "engine of the second evaluation; empty for none")
     second_episodes: int = option(100, "of that evaluation")
     sysid: bool = option(True, "identify each robot from a log of the second engine")
-    video_envs: int = option(4, "environments in a film")
+    video_envs: int = option(2, "environments in a film")
     ros_episodes: int = option(10, "of an arm through ROS 2, 3 s or so each; 0 for none")
 
     def __post_init__(self) -> None:
@@ -70,17 +70,22 @@ def main(argv: list[str]) -> int:
     out = Path(options.out)
     for name in options.names:
         _refuse(out / name, name, options, training)
-    tried = True
-    for name in options.names:
-        _make(out / name, name, options, training)
-        tried &= _deploy(out / name, options)
+    folders = [out / name for name in options.names]
+    with Jobs(out / "jobs.log") as jobs:
+        for folder, name in zip(folders, options.names, strict=True):
+            run = _trained(folder, name, options, training)
+            jobs.add(_made_of(folder, run, options))
+    tried = [_tried(folder, options) for folder in folders]
+    with Jobs(out / "jobs.log") as jobs:
+        for folder in folders:
+            jobs.add(_twin_film(folder))
     from robolearn.cli import _report
 
     page = out / "report.html"
     _report.write(page, [out / name for name in options.names])
     print(f"{'report':22} {page.resolve()}")
     print(f"{'this took':22} {time.monotonic() - started:.0f} s")
-    return 0 if tried else UserError.exit_code
+    return 0 if all(tried) else UserError.exit_code
 
 
 # --- before anything is written -----------------------------------------------------------------------------
@@ -114,21 +119,20 @@ def _second(cfg: Any, options: DemoCfg) -> bool:
 # --- one robot ----------------------------------------------------------------------------------------------
 
 
-def _make(folder: Path, name: str, options: DemoCfg, training: list[str]) -> None:
-    run = _trained(folder, name, options, training)
+def _made_of(folder: Path, run: Path, options: DemoCfg) -> list[Job]:
+    """What is made of a training, each independent of the others; the longest first."""
     _, cfg, packed = _world.load_run(str(run))
-    made = {f"episodes_{cfg.backend.name}.json": lambda path: _evaluate(path, run, "", options.episodes, options.seed)}
+    made: dict[str, tuple[Any, ...]] = {}
     if _second(cfg, options):
-        engine, episodes = options.second_backend, options.second_episodes
-        made[f"episodes_{engine}.json"] = lambda path: _evaluate(path, run, engine, episodes, options.seed)
         if options.sysid and _sysid_trial.possible(packed.robot):
-            made[_sysid_trial.FILE] = lambda path: _sysid_trial.measure(path, packed.robot, engine, options.seed)
-    made |= {
-        "film.mp4": lambda path: _film(path, run, options),
-        "policy.onnx": lambda path: _export(path, run),
-    }
-    for file, make in made.items():
-        _once(folder / file, run / "bundle" / "bundle.json", make)
+            made[_sysid_trial.FILE] = _sysid_trial.measure, packed.robot.name, options.second_backend, options.seed
+        second = run, options.second_backend, options.second_episodes, options.seed
+        made[f"episodes_{options.second_backend}.json"] = _evaluate, *second
+    made["film.mp4"] = _film, run, options
+    made[f"episodes_{cfg.backend.name}.json"] = _evaluate, run, "", options.episodes, options.seed
+    made["policy.onnx"] = _export, run
+    source = run / "bundle" / "bundle.json"
+    return [Job(folder / file, source, make, args) for file, (make, *args) in made.items()]
 
 
 def _trained(folder: Path, name: str, options: DemoCfg, training: list[str]) -> Path:
@@ -149,12 +153,6 @@ def _trained(folder: Path, name: str, options: DemoCfg, training: list[str]) -> 
     return run
 
 
-def _once(path: Path, source: Path, make: Callable[[Path], Any]) -> None:
-    """Make a file unless it is there and not older than what it is made from."""
-    if not path.is_file() or path.stat().st_mtime < source.stat().st_mtime:
-        make(path)
-
-
 def _evaluate(path: Path, run: Path, engine: str, episodes: int, seed: int) -> None:
     """Fresh episodes in the named engine (empty: that of the training), one row of results each."""
     _, cfg, packed = _world.load_run(str(run), engine)
@@ -173,9 +171,9 @@ def _film(path: Path, run: Path, options: DemoCfg) -> None:
     _video.record(packed.policy, cfg, path, options.video_envs, options.seed + 30_000)
 
 
-def _deploy(folder: Path, options: DemoCfg) -> bool:
+def _tried(folder: Path, options: DemoCfg) -> bool:
     """Try a policy through ROS 2, where that is possible; False if it should have been, and was not."""
-    from robolearn.cli import _deploy_trial, _fly_trial, _report, _twin_film
+    from robolearn.cli import _deploy_trial, _fly_trial
 
     run = folder / "run"
     _, cfg, packed = _world.load_run(str(run))
@@ -185,22 +183,30 @@ def _deploy(folder: Path, options: DemoCfg) -> bool:
     if why := _deploy_trial.obstacle(packed):
         log.warning("%s is not tried through ROS 2: %s", folder.name, why)
         return True
-
-    def measure(path: Path) -> None:
-        if flies:
-            _fly_trial.measure(path, run, cfg.task.period_s, cfg.task.size_m)
-        else:
-            _deploy_trial.measure(path, run, options.ros_episodes, options.seed + 20_000)
-
     found = folder / (_fly_trial.FILE if flies else _deploy_trial.FILE)
-    film = _twin_film.film_flight if flies else _twin_film.film_arm
+    if not stale(found, run / "bundle" / "bundle.json"):
+        return True
     try:
-        _once(found, run / "bundle" / "bundle.json", measure)
-        _once(folder / _report.TWIN_FILM, found, lambda path: film(path, cfg, json.loads(found.read_text())))
+        if flies:
+            _fly_trial.measure(found, run, cfg.task.period_s, cfg.task.size_m)
+        else:
+            _deploy_trial.measure(found, run, options.ros_episodes, options.seed + 20_000)
     except UserError as error:
         log.error("%s through ROS 2: %s", folder.name, error)
         return False
     return True
+
+
+def _twin_film(folder: Path) -> list[Job]:
+    """Of what was measured through ROS 2, if anything was."""
+    from robolearn.cli import _deploy_trial, _fly_trial, _report, _twin_film
+
+    films = {_fly_trial.FILE: _twin_film.film_flight, _deploy_trial.FILE: _twin_film.film_arm}
+    return [
+        Job(folder / _report.TWIN_FILM, folder / file, film, [folder / "run", folder / file])
+        for file, film in films.items()
+        if (folder / file).is_file()
+    ]
 
 
 def _export(path: Path, run: Path) -> None:
