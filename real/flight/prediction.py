@@ -36,6 +36,8 @@ class Prediction:
 
     def sent(self, now_s: float, setpoint: Floats) -> None:
         """Roll, pitch (rad), yaw rate (rad/s), thrust (N) went out."""
+        if self._sent and now_s < self._sent[-1][0]:  # the clock went back: those would be of the future, and stay
+            self._sent.clear()
         self._sent.append((now_s, setpoint))
         while self._sent[0][0] < now_s - REMEMBERED_S:
             self._sent.popleft()

@@ -68,3 +68,10 @@ def missed(found, truth):
     """By how much in attitude (rad), body rates and velocity."""
     turned = rotation_between(truth.turn, found.turn), found.rates - truth.rates, found.velocity - truth.velocity
     return [float(np.linalg.norm(v)) for v in turned]
+
+
+def test_a_clock_that_goes_back_forgets_what_was_sent():
+    one = Prediction(VEHICLE, 0.0, 0.0)
+    one.sent(100.0, np.zeros(4))
+    one.sent(40.0, np.zeros(4))
+    assert [sent_s for sent_s, _ in one._sent] == [40.0]
