@@ -142,6 +142,7 @@ class FlightGuardNode(AuthorityNode):
         for number in (signal.SIGINT, signal.SIGTERM):  # nobody is too impatient for this
             signal.signal(number, signal.SIG_IGN)
         self.guard.land("the guard was told to end")
+        self.announce(self.guard.state, ("the guard was told to end",))
         unheard = [order for order in self.services.unanswered() if order.service in LAST]
         until = time.monotonic() + LAST_S
         while (unheard or self.guard.has_orders()) and time.monotonic() < until:  # nothing is heard any more
