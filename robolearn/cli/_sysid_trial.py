@@ -12,8 +12,8 @@ from robolearn.cli import _page, sysid
 from robolearn.spec import RobotSpec
 
 FILE, TRUE = "sysid/fit.json", "sysid/truth.json"
-NOISE = 0.1
-"""Of each signal's own standard deviation."""
+SECONDS, NOISE = 6.0, 0.1
+"""Of the log, and its noise: of each signal's own standard deviation."""
 ARM = {"delay_s": 0.02, "kp": 0.85, "kd": 1.2, "joint_damping": 1.0, "joint_friction": 0.8}
 QUADROTOR = {"delay_s": 0.008, "mass": 1.1, "inertia": 1.4, "drag": 1.5, "spin_up": 0.8}
 """What is true of the recorded robot; the rest is as specified. Units and names are those of `robolearn sysid`."""
@@ -31,7 +31,9 @@ def measure(path: Path, name: str, engine: str, seed: int) -> None:
     folder.mkdir(exist_ok=True)
     log, spec = folder / "log.npz", f"robot={robot.name}"
     words = [f"truth.{name}={value}" for name, value in truth.items()]
-    sysid.main([spec, f"record={log}", f"backend={engine}", f"noise={NOISE}", f"seed={seed}", *words])
+    sysid.main(
+        [spec, f"record={log}", f"backend={engine}", f"seconds={SECONDS}", f"noise={NOISE}", f"seed={seed}", *words]
+    )
     (folder / Path(TRUE).name).write_text(json.dumps(truth))
     weighed = [f"mass_kg={truth['mass'] * robot.quadrotor.mass_kg}"] if robot.quadrotor else []
     sysid.main([spec, f"log={log}", f"out={folder}", f"seed={seed}", *weighed])

@@ -12,7 +12,7 @@ import torch
 
 from robolearn.cli import _video, _world
 
-FPS, WIDTH_PX = 20, 480
+FPS, WIDTH_PX, EPISODES = 20, 480, 5
 
 
 def film_flight(path: Path, run: Path, measured: Path) -> None:
@@ -37,7 +37,7 @@ def film_arm(path: Path, run: Path, measured: Path) -> None:
     with _Stage(run) as stage:
 
         def frames() -> Iterator[np.ndarray]:
-            for episode in found["tracks"]:
+            for episode in found["tracks"][:EPISODES]:
                 track = np.array(episode["track"])
                 for now in np.arange(track[0, 0], track[-1, 0], 1.0 / FPS):
                     row = track[min(int(np.searchsorted(track[:, 0], now)), len(track) - 1)]

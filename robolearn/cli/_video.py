@@ -23,8 +23,9 @@ MIN_S, MAX_FPS, HOLD_S = 2.0, 30.0, 0.7
 SUCCESS, ELSE, EMPTY = (46, 170, 80), (112, 118, 126), (24, 27, 31)
 
 
-def record(policy: Policy, cfg: Any, path: Path, num_envs: int, seed: int) -> np.ndarray:
-    """Write an episode of `num_envs` environments (more if short) to `path`; the last frame (H, W, 3)."""
+def record(policy: Policy, cfg: Any, path: Path, num_envs: int, seed: int, width_px: int | None = None) -> np.ndarray:
+    """Write an episode of `num_envs` environments (more if short) to `path`; the last frame (H, W, 3).
+    `width_px`: other than WIDTH_PX."""
     from robolearn.loops.log import Display
 
     optional.load("av", "report")
@@ -37,7 +38,7 @@ def record(policy: Policy, cfg: Any, path: Path, num_envs: int, seed: int) -> np
         stride = math.ceil(1.0 / (env.step_dt * MAX_FPS) - 1e-6)
         rate = Fraction(1.0 / (env.step_dt * stride)).limit_denominator(1001)
         with Display(steps, "film") as display:
-            frames = _rollout(env, policy.to(env.device), steps, stride, lambda n: display.update(n, {}))
+            frames = _rollout(env, policy.to(env.device), steps, stride, lambda n: display.update(n, {}), width_px)
             return write(path, _held(frames, round(HOLD_S * rate)), rate)
     finally:
         env.close()
@@ -58,13 +59,14 @@ def require_cameras(env: SimEnv, backend: str) -> None:
         raise ConfigError(f"task {env.cfg.name} has no camera '{env.task.camera}'")
 
 
-def _rollout(env: SimEnv, policy: Policy, steps: int, stride: int, progress: Any) -> Iterator[np.ndarray]:
+def _rollout(env: SimEnv, policy: Policy, steps: int, stride: int, progress: Any,
+             width_px: int | None) -> Iterator[np.ndarray]:  # fmt: skip
     import torch
 
     obs, _ = env.reset()
     policy.reset(torch.ones(env.num_envs, dtype=torch.bool, device=env.device))
     success = torch.zeros(env.num_envs, dtype=torch.bool)
-    yield snapshot(env, success)
+    yield snapshot(env, success, width_px)
     for step in range(1, steps + 1):
         with torch.inference_mode():
             obs, _, terminated, truncated, extras = env.step(policy.act(obs))
@@ -72,7 +74,7 @@ def _rollout(env: SimEnv, policy: Policy, steps: int, stride: int, progress: Any
         success = extras["episode"]["success"] > 0.5
         progress(step)
         if step % stride == 0:
-            yield snapshot(env, success)
+            yield snapshot(env, success, width_px)
 
 
 def snapshot(env: SimEnv, success: Any, width_px: int | None = None) -> np.ndarray:

@@ -32,6 +32,9 @@ from robolearn.errors import ConfigError, UserError
 
 log = logging.getLogger(__name__)
 
+FILM_PX = 720
+"""Width; without a GPU a film's time is its pixels'."""
+
 
 @dataclass
 class DemoCfg:
@@ -40,10 +43,10 @@ class DemoCfg:
     seed: int = option(0, "of the trainings")
     episodes: int = option(500, "of an evaluation in the engine of the training")
     second_backend: str = option("pybullet", "engine of the second evaluation; empty for none")
-    second_episodes: int = option(100, "of that evaluation")
+    second_episodes: int = option(50, "of that evaluation")
     sysid: bool = option(True, "identify each robot from a log of the second engine")
     video_envs: int = option(2, "environments in a film")
-    ros_episodes: int = option(10, "of an arm through ROS 2, 3 s or so each; 0 for none")
+    ros_episodes: int = option(8, "of an arm through ROS 2, 3 s or so each; 0 for none")
 
     def __post_init__(self) -> None:
         counts = dict.fromkeys(("episodes", "second_episodes"), _options.EPISODES)
@@ -168,7 +171,7 @@ def _film(path: Path, run: Path, options: DemoCfg) -> None:
     from robolearn.cli import _video
 
     _, cfg, packed = _world.load_run(str(run))
-    _video.record(packed.policy, cfg, path, options.video_envs, options.seed + 30_000)
+    _video.record(packed.policy, cfg, path, options.video_envs, options.seed + 30_000, FILM_PX)
 
 
 def _tried(folder: Path, options: DemoCfg) -> bool:

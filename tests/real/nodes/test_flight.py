@@ -127,6 +127,7 @@ def test_a_guard_that_is_told_to_end_lands_first(flight):
     flight.processes["guard"].send_signal(signal.SIGINT)
     assert flight.processes["guard"].wait(20.0) == 0
     flight.stay(3.5)
+    assert flight.state == "landing"  # the last that it said
     assert flight.position()[2] < 0.06
 
 
