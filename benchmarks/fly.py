@@ -240,7 +240,9 @@ def main(words: list[str]) -> None:
             try:
                 print(PARTS[part](Path(name), settings) + "\n", flush=True)
             except TrialError as error:
-                raise SystemExit(f"error: {part}: {error}") from None
+                said = Path(name) / "guard.log"
+                last = said.read_text().splitlines()[-5:] if said.is_file() else []
+                raise SystemExit("\n".join([f"error: {part}: {error}; the guard said last:", *last])) from None
 
 
 if __name__ == "__main__":
