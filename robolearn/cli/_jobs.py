@@ -65,16 +65,18 @@ class Jobs:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        """Raises the first error of a job; those that were not begun then never are."""
-        if self._pool is None:
-            return
+        """As `wait`; after an error those that were not begun never are."""
         try:
             if kind is None:
-                self._wait()
+                self.wait()
         finally:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+            if self._pool is not None:
+                self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _wait(self) -> None:
+    def wait(self) -> None:
+        """For all that were added. Raises the first error of one."""
+        if not self._futures:
+            return
         with Display(len(self._futures), "evaluate, film, export") as display:
             for done, future in enumerate(as_completed(self._futures), 1):
                 try:
@@ -83,6 +85,7 @@ class Jobs:
                     raise UserError(f"a process that made {self._futures[future]} was killed; what it said is in "
                                     f"{self.words}") from error  # fmt: skip
                 display.update(done, {})
+        self._futures.clear()
 
 
 def _run(job: Job) -> None:

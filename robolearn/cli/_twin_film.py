@@ -12,7 +12,7 @@ import torch
 
 from robolearn.cli import _video, _world
 
-FPS, WIDTH_PX, EPISODES = 20, 480, 5
+FPS, WIDTH_PX, EPISODES = 15, 480, 5
 
 
 def film_flight(path: Path, run: Path, measured: Path) -> None:

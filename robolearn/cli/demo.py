@@ -78,8 +78,8 @@ def main(argv: list[str]) -> int:
         for folder, name in zip(folders, options.names, strict=True):
             run = _trained(folder, name, options, training)
             jobs.add(_made_of(folder, run, options))
-    tried = [_tried(folder, options) for folder in folders]
-    with Jobs(out / "jobs.log") as jobs:
+        jobs.wait()  # what comes next needs real time
+        tried = [_tried(folder, options) for folder in folders]
         for folder in folders:
             jobs.add(_twin_film(folder))
     from robolearn.cli import _report
