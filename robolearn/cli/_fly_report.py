@@ -42,9 +42,13 @@ def section(found: dict[str, Any], simulated_m: float, film: str) -> str:
 
 
 def _ending(found: dict[str, Any]) -> str:
-    after = [(t, s) for t, s in found["states"] if t >= found["killed_s"] - 0.05]
-    told = ", then ".join(f"{s.replace('_', ' ')} after {max(0.0, t - found['killed_s']):.2f} s" for t, s in after)
-    return f"the launch came down (exit code {found['launch_code']}), and the guard had it land ({told or 'at once'})"
+    times, poses = np.array(found["times_s"]), np.array(found["poses"])[:, :3]
+    asked = min((t for t, s in found["states"] if t > found["killed_s"] and s != "flying"), default=times[-1])
+    hovering = poses[(times >= found["killed_s"]) & (times < asked)]
+    far = float(np.linalg.norm(hovering - hovering[0], axis=1).max()) if len(hovering) else 0.0
+    told = ", then ".join(f"{s.replace('_', ' ')} after {t - found['killed_s']:.1f} s" for t, s in found["states"]
+                          if t > found["killed_s"])  # fmt: skip
+    return f"the guard had it hover, at most {far:.2f} m from there, until it was asked to land ({told})"
 
 
 def _busy(found: dict[str, Any]) -> str:

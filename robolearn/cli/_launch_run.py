@@ -1,8 +1,8 @@
 """Runs the processes of a launch: their output under their names, one signal for all, and an exit code.
 
-Every process leads a group of its own, so that a Ctrl-C reaches it once, and its children with it. A process that
-fails, or one that is required, brings the rest down: SIGINT, then SIGTERM, then SIGKILL. Should this program be
-killed, the system sends the SIGINT.
+Every process leads a group of its own, so that a Ctrl-C reaches it once, and its children with it. The end of one that
+is required brings the rest down: SIGINT, then SIGTERM, then SIGKILL. Should this program be killed, the system sends
+the SIGINT.
 """
 
 from __future__ import annotations
@@ -73,7 +73,9 @@ class Launch:
             try:
                 child = _spawn(plan)
             except OSError as error:
-                self._fail(f"[{plan.name}] cannot start: {error}", 126)
+                self.code = 126
+                self.output.say(f"[{plan.name}] cannot start: {error}")
+                self._stop("")
                 break
             self.children.append(child)
             selector.register(child.pipe, selectors.EVENT_READ, child)
@@ -155,15 +157,11 @@ class Launch:
         by_us = {-int(s) for s in STEPS[: min(child.sent, 2)]} | {128 + int(s) for s in STEPS[: min(child.sent, 2)]}
         if child.code == 0 or child.code in by_us:
             self.output.say(f"[{child.plan.name}] {how}")
-            if child.plan.required:
-                self._stop(f"[{child.plan.name}] was required")
         else:
-            self._fail(f"[{child.plan.name}] died: {how}", _exit_code(child.code or 0))
-
-    def _fail(self, message: str, code: int) -> None:
-        self.code = self.code or code
-        self.output.say(message)
-        self._stop("")
+            self.code = self.code or _exit_code(child.code or 0)
+            self.output.say(f"[{child.plan.name}] died: {how}")
+        if child.plan.required:
+            self._stop(f"[{child.plan.name}] was required")
 
     def _stop(self, reason: str) -> None:
         """Begin to stop whatever still runs; the first call does it."""

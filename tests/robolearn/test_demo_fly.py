@@ -17,9 +17,8 @@ FOUND = {
     "poses": [[math.sin(t), math.cos(t), 1.0, 0.0, 0.0, 0.0, 1.0] for t in TIMES],
     "speeds_mps": [1.0 if t < 15.5 else 0.05 for t in TIMES],
     "goals": [[t, math.sin(t), math.cos(t), 1.0] for t in TIMES[:250]],
-    "states": [[9.0, "flying"], [15.2, "landing"]],
+    "states": [[9.0, "flying"], [16.2, "landing"], [17.5, "grounded"]],
     "killed_s": 15.0,
-    "launch_code": 137,
     "load": 1.0,
     "counts": {"guard: tilt": 3, "guard: stale": 0},
 }
@@ -34,7 +33,8 @@ def text_of(found):
 def test_the_page_tells_the_error_beside_the_simulators_and_how_it_ended():
     text = text_of(FOUND)
     assert "RMS error of 35 mm (25 mm in the engine" in text  # sqrt((9 + 16 + 25) / 4) = 3.54 cm
-    assert "(exit code 137), and the guard had it land (landing after 0.20 s)" in text
+    assert "hover, at most 1.11 m from there" in text  # the chord of 1.18 rad
+    assert "asked to land (landing after 1.2 s, then grounded after 2.5 s)" in text
     assert "slower than 0.1 m/s from 0.5 s on" in text
     assert "guard: tilt" in text and "guard: stale" not in text and "kept this machine busy" not in text
 

@@ -46,7 +46,8 @@ def ours(name: str, **variables: str) -> list[Process]:
 def test_fly_starts_guard_and_policy_and_a_twin_if_asked(twin: str, names: list[str]) -> None:
     processes = ours("fly", twin=twin, namespace="cf231", run="runs/7", trajectory="circle", size_m="0.5")
     assert [p.name for p in processes] == [f"cf231/{name}" for name in names]
-    assert all(p.required and "__ns:=/cf231" in p.command for p in processes)
+    assert all("__ns:=/cf231" in p.command for p in processes)
+    assert [p.required for p in processes] == [True] * (len(names) - 1) + [False]  # without a policy it hovers
     programs = [Path(p.command[0]).name for p in processes]
     assert programs == [f"{'flight_' if n != 'policy' else ''}{n}_node" for n in names]
     for process in processes:

@@ -185,19 +185,27 @@ def test_a_reader_that_leaves_stops_all(folder: Folder) -> None:
 # --- the end of one ----------------------------------------------------------------------------------------
 
 
-def test_a_process_that_fails_brings_the_rest_down_and_gives_its_code(folder: Folder) -> None:
+def test_a_required_process_that_fails_brings_the_rest_down_and_gives_its_code(folder: Folder) -> None:
     fails = folder.program("p", AFTER + "sys.exit(3)")
-    status, said = folder.run(f"cmd: {folder.program('stays', STAYS)}", f"cmd: {fails}")
+    status, said = folder.run(f"cmd: {folder.program('stays', STAYS)}", f"cmd: {fails}, on_exit: shutdown")
     assert status == 3
     assert "[launch] [b] died: exit code 3\n" in said
+    assert "[b] was required: stopping the rest" in said
     assert "[a] SIGINT 1\n" in said
 
 
 def test_a_process_that_is_killed_counts_as_failed(folder: Folder) -> None:
     dies = folder.program("p", AFTER + "os.kill(os.getpid(), 11)")
-    status, said = folder.run(f"cmd: {dies}", f"cmd: {folder.program('stays', STAYS)}")
+    status, said = folder.run(f"cmd: {dies}, on_exit: shutdown", f"cmd: {folder.program('stays', STAYS)}")
     assert status == 128 + signal.SIGSEGV
     assert "[a] died: ended by SIGSEGV" in said
+
+
+def test_one_that_fails_and_is_not_required_leaves_the_others_and_gives_its_code(folder: Folder) -> None:
+    slow = folder.program("q", "import time; time.sleep(0.8); print('whole')")
+    status, said = folder.run("cmd: 'false'", f"cmd: {slow}")
+    assert status == 1
+    assert "[a] died: exit code 1" in said and "[b] whole" in said
 
 
 def test_a_process_that_finishes_leaves_the_others(folder: Folder) -> None:
