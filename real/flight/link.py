@@ -42,6 +42,8 @@ from robolearn.state import RobotState, SceneState
 Odometry = ros.interface("nav_msgs/msg/Odometry")
 SAME, REMEMBERED = 1e-4, 4
 """A set-point that differs by no more is the one that was proposed, one of the last few."""
+THINKING = 0.02
+"""How far one period pulls the mean of the time that a policy takes."""
 SILENCE_S = 0.5
 """Without a word of the guard for so long the policy stops."""
 
@@ -93,6 +95,7 @@ class FlightLink:
         self.reference: Tensor | None = None
         """(4,) the set-point that the guard sent last."""
         self._reference_s = -math.inf  # on the steady clock
+        self._looked_s, self._thinking_s = 0.0, 0.0  # when it saw the state; the time from there to the proposal
         self._hear()
         self._goal = node.create_publisher(Odometry, f"{source}/goal", NEWEST)
         self._proposals = node.create_publisher(JointTrajectory, f"guard/proposals/{source}", NEWEST)
@@ -132,11 +135,12 @@ class FlightLink:
     def state(self) -> RobotState:
         """Where the vehicle will be when it hears of it: the newest measurement, carried on."""
         assert self.reader.latest is not None
-        return state_of(self._prediction(self.reader.latest, self.now_s()))
+        self._looked_s = time.monotonic()
+        return state_of(self._prediction(self.reader.latest, self.now_s() + self._thinking_s))
 
     def scene(self) -> SceneState:
         """Where it should be then."""
-        return self.goals.scene(self.now_s() + self.site.profile.command_delay_s)
+        return self.goals.scene(self.now_s() + self._thinking_s + self.site.profile.command_delay_s)
 
     def standing(self) -> Tensor:
         """(J,) as an episode starts: here the trajectory begins, unless somebody has set a goal."""
@@ -176,6 +180,8 @@ class FlightLink:
             positions=command.target[0].tolist(), time_from_start=duration_of(self.pipeline.dt)
         )
         self._proposals.publish(JointTrajectory(header=header, joint_names=self._names, points=[point]))
+        spent_s = min(time.monotonic() - self._looked_s, self.pipeline.dt)
+        self._thinking_s += THINKING * (spent_s - self._thinking_s)
         self._tell_goal()
 
     def _tell_goal(self) -> None:

@@ -15,6 +15,7 @@ Simulation alone has `twin/truth` (nav_msgs/Odometry: where it is, without noise
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -72,9 +73,10 @@ class FlightTwinNode(ros.Node):
         self._serve()
         self.create_subscription(PoseStamped, "twin/place", self._on_place, NEWEST)
         self.create_subscription(String, "twin/fault", self._on_fault, NEWEST)
-        self._began, self._steps = time.monotonic(), 0
-        for period, call in ((TICK_S, self._tick), (1.0 / rate_hz, self._tell), (REPORT_S, self._say)):
-            self.create_timer(period, call)
+        self._at_s = time.monotonic()  # the simulated vehicle's time, on the steady clock
+        self._period_s, self._tell_s = 1.0 / rate_hz, self._at_s
+        self.create_timer(TICK_S, self._tick)
+        self.create_timer(REPORT_S, self._say)
         self.get_logger().info(f"a simulated {profile.robot} on {profile.state_topic}")
 
     def _serve(self) -> None:
@@ -138,12 +140,19 @@ class FlightTwinNode(ros.Node):
     # --- what it does and says ------------------------------------------------------------------------------
 
     def _tick(self) -> None:
-        now = time.monotonic()
-        due = int((now - self._began) / self.drone.dt) - self._steps
-        self._steps += due
-        for line in self.lines:
-            line.deliver(now)
-        self.drone.advance(min(due, BEHIND))
+        """Simulate up to now, what comes and what is measured each at its own time."""
+        now, dt = time.monotonic(), self.drone.dt
+        self._at_s = max(self._at_s, now - BEHIND * dt)
+        while (left := int((now - self._at_s) / dt)) > 0:
+            self.lines[0].deliver(self._at_s)
+            if self._at_s >= self._tell_s:
+                self._tell_s = max(self._tell_s + self._period_s, self._at_s)
+                self._tell()
+            due_s = min(self.lines[0].next_s, self._tell_s)
+            steps = min(left, max(1, math.ceil((due_s - self._at_s) / dt))) if due_s < math.inf else left
+            self.drone.advance(steps)
+            self._at_s += steps * dt
+        self.lines[1].deliver(now)
 
     def _measured(self) -> Floats:
         """Position, quaternion, velocity, body rates (13,), with noise."""
@@ -155,8 +164,12 @@ class FlightTwinNode(ros.Node):
                                     -x * a - y * b - z * c])  # fmt: skip
         return np.concatenate((pose[:3] + metres, turn / np.linalg.norm(turn), velocity + speed, rates + spin))
 
+    def _stamped(self, at_s: float, frame: str) -> Any:
+        """A header of a time on the steady clock."""
+        return Header(stamp=stamp_of(self.now_s() + at_s - time.monotonic()), frame_id=frame)
+
     def _tell_truth(self, pose: Floats, velocity: Floats) -> None:
-        message = Odometry(header=Header(stamp=stamp_of(self.now_s()), frame_id=self.site.profile.base_frame))
+        message = Odometry(header=self._stamped(self._at_s, self.site.profile.base_frame))
         fill(message.pose.pose.position, pose[:3])
         fill(message.pose.pose.orientation, pose[3:])
         fill(message.twist.twist.linear, velocity)
@@ -174,11 +187,11 @@ class FlightTwinNode(ros.Node):
             row[3:7] = np.nan
         elif self.fault == "axes":  # of a motion-capture system with one marker: the attitude is the estimator's
             row[[0, 1, 7, 8]] = row[[1, 0, 8, 7]]
-        self.lines[1].send(time.monotonic(), lambda: self._publish(row))
+        self.lines[1].send(self._at_s, partial(self._publish, row))
 
     def _publish(self, row: Floats) -> None:
         frame = "map" if self.fault == "frame" else self.site.profile.base_frame
-        header = Header(stamp=stamp_of(self.now_s()), frame_id=frame)
+        header = self._stamped(self.lines[1].due_s, frame)
         pose, odom = PoseStamped(header=header), Odometry(header=header)
         for part in (pose.pose, odom.pose.pose):
             fill(part.position, row[:3])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import random
 from collections.abc import Callable
 
@@ -23,12 +24,15 @@ class Line:
         self._ordered, self._latest_s = ordered, 0.0
         self._random, self._order = random.Random(seed), itertools.count()
         self._waiting: list[tuple[float, int, Callable[[], object]]] = []
+        self.due_s = -math.inf
+        """When what is delivered now should have been."""
 
     def send(self, now_s: float, deliver: Callable[[], object], repeated: bool = False) -> None:
-        """`repeated`: until it is there, so that it is never lost."""
+        """At once, where there is no delay. `repeated`: until it is there, so that it is never lost."""
         if not repeated and self._random.random() < self.loss:
             return
         if not (self.delay_s or self.jitter_s):
+            self.due_s = now_s
             deliver()
             return
         due = now_s + self.delay_s + self.jitter_s * self._random.random()
@@ -36,6 +40,13 @@ class Line:
             due = self._latest_s = max(due, self._latest_s)
         heapq.heappush(self._waiting, (due, next(self._order), deliver))
 
+    @property
+    def next_s(self) -> float:
+        """When the next one is due."""
+        return self._waiting[0][0] if self._waiting else math.inf
+
     def deliver(self, now_s: float) -> None:
+        """What is due."""
         while self._waiting and self._waiting[0][0] <= now_s:
-            heapq.heappop(self._waiting)[2]()
+            self.due_s, _, deliver = heapq.heappop(self._waiting)
+            deliver()

@@ -1,32 +1,49 @@
-"""Films of what twins did: their recorded states, drawn by the engine of the training."""
+"""Films of what twins did: their recorded states, drawn by the engine of the training, and a picture of all of them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from robolearn import optional
 from robolearn.cli import _video, _world
+from robolearn.rotations import quat_apply, quat_conjugate
+from sim.cameras import optical_frame
 
 FPS, WIDTH_PX, EPISODES = 15, 480, 5
+WAY, FLOWN, KILLED = (235, 235, 235), (64, 156, 255), (255, 92, 80)
+MOMENT = 0.45
+"""Of a film, for the picture."""
 
 
 def film_flight(path: Path, run: Path, measured: Path) -> None:
-    """From the take-off's end to the end of what was recorded; the border is red from the kill on."""
+    """From the policy's start to the end of what was recorded, with the way that it should take and the one it took;
+    the way is red, and the border grey, from the kill on."""
     found = json.loads(measured.read_text())
     times, poses = np.array(found["times_s"]), np.array(found["poses"])
     goals = np.array(found["goals"])
+    dead = int(np.searchsorted(times, found["killed_s"]))
     with _Stage(run) as stage:
+        way, flown = stage.seen(goals[:, 1:]), stage.seen(poses[:, :3])
 
         def frames() -> Iterator[np.ndarray]:
             for now in np.arange(times[0], times[-1], 1.0 / FPS):
                 k = min(int(np.searchsorted(times, now)), len(times) - 1)
                 g = min(int(np.searchsorted(goals[:, 0], now)), len(goals) - 1)
-                yield stage.draw_flight(poses[k], goals[g, 1:], now < found["killed_s"])
+                picture = stage.draw_flight(poses[k], goals[g, 1:], k < dead)
+                for line, colour, strength in (
+                    (way, WAY, 0.35),
+                    (flown[: min(k, dead) + 1], FLOWN, 0.9),
+                    (flown[dead : k + 1], KILLED, 0.9),
+                ):
+                    draw_line(picture, line, colour, strength)
+                yield picture
 
         _video.write(path, frames(), Fraction(FPS))
 
@@ -56,6 +73,18 @@ class _Stage:
         self.env.reset()
         self.asset, self.everyone = self.env.task.asset, torch.ones(1, dtype=torch.bool)
 
+    def seen(self, points: np.ndarray) -> np.ndarray:
+        """(n, 2) pixels of `snapshot` from points (n, 3), m."""
+        cfg = self.env.backend.scene.cameras[self.env.task.camera]
+        pose = optical_frame(cfg).double()
+        away = torch.from_numpy(points).double() - pose[:3]
+        x, y, z = quat_apply(quat_conjugate(pose[None, 3:]), away).numpy().T
+        width = WIDTH_PX - 2 * _video.BORDER_PX
+        height = width * cfg.height // cfg.width // 2 * 2
+        focal = height / (2.0 * math.tan(math.radians(cfg.fov_deg) / 2.0))
+        centre = np.array([width, height]) / 2.0 - 0.5 + _video.BORDER_PX
+        return np.stack((x, y), axis=1) / z[:, None] * focal + centre
+
     def __enter__(self) -> _Stage:
         return self
 
@@ -80,3 +109,32 @@ class _Stage:
             if name in backend.scene.markers:
                 backend.set_marker(name, torch.tensor([pose], dtype=torch.float32))
         return _video.snapshot(self.env, torch.tensor([good]), WIDTH_PX)
+
+
+def draw_line(picture: np.ndarray, pixels: np.ndarray, colour: tuple[int, int, int], strength: float) -> None:
+    """Along (n, 2) pixels, two wide, with soft edges, into (H, W, 3) uint8; what lies outside is left out."""
+    if len(pixels) < 2:
+        return
+    steps = np.ceil(4.0 * abs(np.diff(pixels, axis=0)).max(axis=1)).astype(int) + 1
+    pairs = zip(pixels[:-1], pixels[1:], steps, strict=True)
+    dense = np.concatenate([a + (b - a) * np.linspace(0.0, 1.0, n, endpoint=False)[:, None] for a, b, n in pairs])
+    height, width, _ = picture.shape
+    cover = np.zeros((height, width))
+    for corner in np.ndindex(3, 3):
+        at = np.floor(dense).astype(int) + corner - 1
+        near = np.clip(1.5 - np.linalg.norm(at - dense, axis=1), 0.0, 1.0)
+        inside = (at >= 0).all(axis=1) & (at < (width, height)).all(axis=1)
+        np.maximum.at(cover, (at[inside, 1], at[inside, 0]), near[inside])
+    share = (strength * cover)[..., None]
+    picture[:] = (picture * (1.0 - share) + share * np.array(colour)).round()
+
+
+def picture(path: Path, films: Sequence[Path]) -> None:
+    """A moment of each film, side by side."""
+    av, images = optional.load("av", "report"), optional.load("matplotlib.image", "report")
+    moments = []
+    for film in films:
+        with av.open(str(film)) as opened:
+            frames = [frame.to_ndarray(format="rgb24") for frame in opened.decode(video=0)]
+        moments.append(frames[int(MOMENT * len(frames))])
+    images.imsave(path, np.hstack(moments))

@@ -10,7 +10,7 @@ demo continues where it stopped; what is finished is not repeated.
 The policies are deployed too, with `robolearn launch`: policy, guard and a simulated robot are processes that talk over
 DDS, in a domain of their own on this machine. The arm reaches goals as in an evaluation, the quadrotor takes off and
 follows a figure-eight; then the policy is killed while the robot moves. ros2.json or flight.json is what was measured,
-twin.mp4 what the simulated robot did. That takes the extra `ros`, or a ROS 2 installation.
+twin.mp4 what the simulated robot did, twins.png a moment of all. That takes the extra `ros`, or a ROS 2 installation.
 """
 
 from __future__ import annotations
@@ -81,9 +81,11 @@ def main(argv: list[str]) -> int:
         jobs.wait()  # what comes next needs real time
         tried = [_tried(folder, options) for folder in folders]
         for folder in folders:
-            jobs.add(_twin_film(folder))
-    from robolearn.cli import _report
+            jobs.add(_filmed(folder))
+    from robolearn.cli import _report, _twin_film
 
+    if films := [film for folder in folders if (film := folder / _report.TWIN_FILM).is_file()]:
+        _twin_film.picture(out / "twins.png", films)
     page = out / "report.html"
     _report.write(page, [out / name for name in options.names])
     print(f"{'report':22} {page.resolve()}")
@@ -200,7 +202,7 @@ def _tried(folder: Path, options: DemoCfg) -> bool:
     return True
 
 
-def _twin_film(folder: Path) -> list[Job]:
+def _filmed(folder: Path) -> list[Job]:
     """Of what was measured through ROS 2, if anything was."""
     from robolearn.cli import _deploy_trial, _fly_trial, _report, _twin_film
 
