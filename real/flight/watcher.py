@@ -22,6 +22,7 @@ from real.connection import (
     String,
     seconds,
 )
+from real.flight.reading import ANYWHERE_S
 from real.flight.state import Flight, Floats
 from real.listener import Listener, Stamp, TrialError, latencies, nanoseconds
 
@@ -124,11 +125,12 @@ class FlightWatcher(Listener):
         self.wait(lambda: self.owner == "policy" and self.heard.goals, "the policy flies", 10.0)
 
     def put(self, position: Floats) -> None:
-        """On the ground there, restarted; while nobody flies it."""
+        """On the ground there, restarted, while nobody flies it; until those who have seen it jump believe it."""
         message = PoseStamped()
         message.pose.position.x, message.pose.position.y, _ = position.tolist()
         self._place.publish(message)
         self.wait(lambda: np.linalg.norm(self.position()[:2] - position[:2]) < 0.02, "the vehicle is put there", 10.0)
+        self.stay(ANYWHERE_S + 0.2)
 
     def break_down(self, fault: str) -> None:
         """One of the twin's faults; empty: none any more."""
