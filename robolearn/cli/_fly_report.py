@@ -14,6 +14,7 @@ from robolearn.cli._fly_trial import DELAY_S, FILE, RATE_HZ
 from robolearn.loops.threads import usable_cores
 
 STILL_MPS = 0.1
+LINES = "White is the way that it should take, blue the one it took, red after the kill."
 
 
 def read(folder: Path) -> dict[str, Any] | None:

@@ -126,6 +126,11 @@ def _cards(part: Part) -> str:
                 f"median {title}" + "".join(f"; {m} in the second engine" for m in medians[1:]),
             )
         )
+    if part.flown:
+        mine, theirs = 1e3 * _fly_report.rmse_m(part.flown), 1e3 * _simulated_m(part)
+        cards.append(
+            ("", f"{mine:.0f} mm", f"RMS error {_deploy_report.NAME}; {theirs:.0f} mm in the engine of the training")
+        )
     steps = f"{part.packed.scores['train_steps']:,} steps in {part.cfg.num_envs} environments"
     cards.append(("", _page.duration(part.seconds), f"training, building the world included: {steps}"))
     return "".join(
@@ -200,21 +205,20 @@ def _also(part: Part) -> str:
 
 
 def _deployed(part: Part) -> str:
-    film = part.folder / TWIN_FILM
-    shown = (
-        _video(film) + "<figcaption>What the simulated robot did, in real time.</figcaption>" if film.is_file() else ""
-    )
-    shown = f"<figure>{shown}</figure>" if shown else ""
+    film, lines = part.folder / TWIN_FILM, f" {_fly_report.LINES}" if part.flown else ""
+    caption = f"<figcaption>What the simulated robot did, in real time.{lines}</figcaption>"
+    shown = f"<figure>{_video(film)}{caption}</figure>" if film.is_file() else ""
     if part.flown:
-        return _fly_report.section(part.flown, _rms(next(iter(part.rows.values()))["steady_error_m"]), shown)
+        return _fly_report.section(part.flown, _simulated_m(part), shown)
     if not part.deployed:
         return ""
     score, period_ms = part.scores[_deploy_report.NAME], 1e3 / part.packed.spec.rate_hz
     return _deploy_report.section(part.deployed, score, period_ms, shown)
 
 
-def _rms(values: Tensor) -> float:
-    return float(values.double().square().mean().sqrt())
+def _simulated_m(part: Part) -> float:
+    """RMS error in the engine of the training."""
+    return float(part.rows[part.engines[0]]["steady_error_m"].double().square().mean().sqrt())
 
 
 def _episodes(part: Part) -> str:

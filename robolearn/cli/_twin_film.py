@@ -15,6 +15,7 @@ from robolearn import optional
 from robolearn.cli import _video, _world
 from robolearn.rotations import quat_apply, quat_conjugate
 from sim.cameras import optical_frame
+from sim.scene import CameraCfg
 
 FPS, WIDTH_PX, EPISODES = 15, 480, 5
 WAY, FLOWN, KILLED = (235, 235, 235), (64, 156, 255), (255, 92, 80)
@@ -74,16 +75,7 @@ class _Stage:
         self.asset, self.everyone = self.env.task.asset, torch.ones(1, dtype=torch.bool)
 
     def seen(self, points: np.ndarray) -> np.ndarray:
-        """(n, 2) pixels of `snapshot` from points (n, 3), m."""
-        cfg = self.env.backend.scene.cameras[self.env.task.camera]
-        pose = optical_frame(cfg).double()
-        away = torch.from_numpy(points).double() - pose[:3]
-        x, y, z = quat_apply(quat_conjugate(pose[None, 3:]), away).numpy().T
-        width = WIDTH_PX - 2 * _video.BORDER_PX
-        height = width * cfg.height // cfg.width // 2 * 2
-        focal = height / (2.0 * math.tan(math.radians(cfg.fov_deg) / 2.0))
-        centre = np.array([width, height]) / 2.0 - 0.5 + _video.BORDER_PX
-        return np.stack((x, y), axis=1) / z[:, None] * focal + centre
+        return pixels_of(self.env.backend.scene.cameras[self.env.task.camera], points)
 
     def __enter__(self) -> _Stage:
         return self
@@ -109,6 +101,16 @@ class _Stage:
             if name in backend.scene.markers:
                 backend.set_marker(name, torch.tensor([pose], dtype=torch.float32))
         return _video.snapshot(self.env, torch.tensor([good]), WIDTH_PX)
+
+
+def pixels_of(camera: CameraCfg, points: np.ndarray) -> np.ndarray:
+    """(n, 2) where points (n, 3), m, are in a film WIDTH_PX wide of one environment."""
+    pose = optical_frame(camera).double()
+    x, y, z = quat_apply(quat_conjugate(pose[None, 3:]), torch.from_numpy(points).double() - pose[:3]).numpy().T
+    width = WIDTH_PX - 2 * _video.BORDER_PX
+    height = width * camera.height // camera.width // 2 * 2
+    focal = height / (2.0 * math.tan(math.radians(camera.fov_deg) / 2.0))
+    return np.stack((x, y), axis=1) / z[:, None] * focal + np.array([width, height]) / 2.0 - 0.5 + _video.BORDER_PX
 
 
 def draw_line(picture: np.ndarray, pixels: np.ndarray, colour: tuple[int, int, int], strength: float) -> None:
