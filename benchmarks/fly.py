@@ -205,9 +205,11 @@ def killed(folder: Path, settings: Settings) -> str:
             display.update(k + 1, {"outside": outside, "crashes": crashes, "far_m": far[-1]})
             stack.home()
             stack.stay(8.0)  # until the graph has forgotten the killed one
-    return (f"kill -9 of the policy in flight, {len(far)} times ({unflown} not flown): outside the fence {outside} times, crashed {crashes} "
-            f"times; {np.median(far):.2f} m from the place of the kill at the median, {max(far):.2f} m at most; 3 s "
-            f"later it moves at {max(settled):.2f} m/s at most.")  # fmt: skip
+    return (
+        f"kill -9 of the policy in flight, {len(far)} times ({unflown} not flown): outside the fence {outside} times, "
+        f"crashed {crashes} times; {np.median(far):.2f} m from the place of the kill at the median, {max(far):.2f} m at "
+        f"most; 3 s later it moves at {max(settled):.2f} m/s at most."
+    )
 
 
 def fence_of() -> tuple[Any, Any]:
