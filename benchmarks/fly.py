@@ -207,8 +207,8 @@ def killed(folder: Path, settings: Settings) -> str:
             stack.stay(8.0)  # until the graph has forgotten the killed one
     return (
         f"kill -9 of the policy in flight, {len(far)} times ({unflown} not flown): outside the fence {outside} times, "
-        f"crashed {crashes} times; {np.median(far):.2f} m from the place of the kill at the median, {max(far):.2f} m at "
-        f"most; 3 s later it moves at {max(settled):.2f} m/s at most."
+        f"crashed {crashes} times; {np.median(far):.2f} m from the place of the kill at the median, {max(far):.2f} m "
+        f"at most; 3 s later it moves at {max(settled):.2f} m/s at most."
     )
 
 
