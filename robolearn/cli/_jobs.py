@@ -18,7 +18,6 @@ from typing import Any
 from robolearn.cli import _world
 from robolearn.errors import UserError
 from robolearn.loops.log import Display
-from robolearn.loops.threads import usable_cores
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +55,8 @@ class Jobs:
 
     def _started(self) -> ProcessPoolExecutor:
         if self._pool is None:
+            from robolearn.loops.threads import usable_cores
+
             self.words.unlink(missing_ok=True)
             context = multiprocessing.get_context("spawn")  # a fork would inherit the engines' threads
             self._pool = ProcessPoolExecutor(usable_cores(), context, _begin, (str(self.words.absolute()),))
