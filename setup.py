@@ -58,6 +58,7 @@ EXTRAS = {
         "colcon-package-selection>=0.2.10",
         "colcon-ros>=0.5",
         "mcap==1.6.0",  # an independent reader of what we record
+        "minari==0.5.4",  # an independent reader and writer of its format
         "mypy==2.4.1",
         "pre-commit>=4.0",
         "pytest>=8.0",

@@ -3,6 +3,7 @@
 usage: robolearn data info PATH
        robolearn data check PATH [--repair]
        robolearn data view PATH [out=FILE.html] [episodes="0 7"]
+       robolearn data convert FROM TO [format=robomimic|minari] [fps=HZ] [task="..."] [codec=NAME]
 
 PATH is the folder of a set in the LeRobot v3.0 layout (docs/data.md).
 
@@ -10,13 +11,17 @@ PATH is the folder of a set in the LeRobot v3.0 layout (docs/data.md).
   check    reads everything; names each episode that is broken, and why. The exit code is 1 if there is one.
            --repair leaves these episodes out from now on, changes none, and puts the rest right
   view     one page: pictures as films, numbers as curves, statistics
+  convert  a file of robomimic or Isaac Lab (HDF5) or the folder of a Minari data set becomes a set, or is appended to
+           one; a set becomes a file or folder of that format
 """
 
 from __future__ import annotations
 
+import importlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from robolearn import config
 from robolearn.cli import _options
@@ -25,7 +30,8 @@ from robolearn.config import ConfigError
 from robolearn.errors import unknown
 
 log = logging.getLogger(__name__)
-ACTIONS = "info", "check", "view"
+ACTIONS = "info", "check", "view", "convert"
+FORMATS = {"robomimic": "hdf5", "minari": "minari"}
 REPAIR = "--repair"
 
 
@@ -33,6 +39,14 @@ REPAIR = "--repair"
 class DataCfg:
     out: str = option("", "view: file of the page; beside the set, with its name, if not given")
     episodes: str = option("", "view: numbers separated by spaces; the first ones if not given")
+    format: str = option("", "convert: the other format; seen of a FROM that is not a set", ("robomimic", "minari"))
+    fps: float = option(0.0, "convert: Hz of a FROM that does not say it")
+    task: str = option("", "convert: the instruction, in words")
+    codec: str = option("h264", "convert: of the pictures", ("h264", "h264_lossless", "ffv1", "av1"))
+
+    def __post_init__(self) -> None:
+        if self.format:
+            _options.check_choices(self)
 
 
 def help_text() -> str:
@@ -42,12 +56,18 @@ def help_text() -> str:
 def main(argv: list[str]) -> int:
     words = [word for word in argv if word != REPAIR]
     action, path, rest = _parse(words)
+    target = rest.pop(0) if action == "convert" and rest and "=" not in rest[0] else ""
     options = config.parse(DataCfg, rest)
     if len(words) < len(argv) and action != "check":
         raise ConfigError(f"{REPAIR} is for robolearn data check")
     if action == "check":
         return _check(path, len(words) < len(argv))
-    print(_info(path) if action == "info" else _view(path, options))
+    if action == "convert":
+        if not target:
+            raise ConfigError("where to? robolearn data convert FROM TO")
+        print(_convert(path, Path(target), options))
+    else:
+        print(_info(path) if action == "info" else _view(path, options))
     return 0
 
 
@@ -82,6 +102,28 @@ def _view(path: Path, options: DataCfg) -> str:
         raise ConfigError(f"episodes are numbers separated by spaces, got '{strange[0]}'")
     _data_page.write(out, Episodes(path), [int(word) for word in words])
     return str(out)
+
+
+def _convert(source: Path, target: Path, options: DataCfg) -> str:
+    from robolearn.data import layout
+    from robolearn.data.read import Episodes
+    from robolearn.data.video import VideoCfg
+
+    if not source.exists():
+        raise ConfigError(f"{source} does not exist")
+    if (source / layout.INFO).exists():
+        if not options.format:
+            raise ConfigError(f"{source} is a set of episodes: name the format= to make of it, {' or '.join(FORMATS)}")
+        count = _converter(options.format).save(Episodes(source), target)
+    else:
+        kind = options.format or ("minari" if source.is_dir() else "robomimic")
+        video = VideoCfg(options.codec)
+        count = _converter(kind).load(source, target, fps=options.fps, task=options.task, video=video)
+    return f"{target}: {count} episodes of {source}"
+
+
+def _converter(name: str) -> Any:
+    return importlib.import_module(f"robolearn.data.{FORMATS[name]}")
 
 
 def _check(path: Path, mend: bool) -> int:

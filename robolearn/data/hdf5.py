@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ GYM = 2
 def load(source: Path, target: Path, fps: float = 0.0, task: str = "", video: VideoCfg | None = None) -> int:
     """Append the demonstrations of a file to the set at `target`, which is made if it is not there; how many they are.
     `fps` 0: the control_freq in env_args. Raises DataError, naming the demonstration, for what does not fit."""
-    with _open(source) as file:
+    with open_file(source) as file:
         if "data" not in file or not (names := _demos(file["data"])):
             raise DataError(f"{source} has no data/demo_0: it is not robomimic's HDF5")
         env_args = json.loads(file["data"].attrs.get("env_args", "{}"))
@@ -55,17 +55,17 @@ def load(source: Path, target: Path, fps: float = 0.0, task: str = "", video: Vi
         first = _columns(file["data"][names[0]], f"{source}, {names[0]}", said=True)
         masks = {k: [names.index(n) for n in _texts(v) if n in names] for k, v in file.get("mask", {}).items()}
         about = {"env_args": env_args, "masks": masks}
-        with Writer(target, fps, {k: _feature(v) for k, v in first.items()}, about=about, video=video) as writer:
+        with Writer(target, fps, {k: feature_of(v) for k, v in first.items()}, about=about, video=video) as writer:
             for name in names:
                 columns = _columns(file["data"][name], f"{source}, {name}")
                 if columns.keys() != first.keys():
                     differ = sorted(columns.keys() ^ first.keys())
                     raise DataError(f"{source}, {name}: {', '.join(differ)} is not in every demonstration")
-                _append(writer, columns, task, f"{source}, {name}")
+                append(writer, columns, task, f"{source}, {name}")
     return len(names)
 
 
-def _open(path: Path) -> Any:
+def open_file(path: Path) -> Any:
     try:
         return h5py.File(path, "r")
     except FileNotFoundError:
@@ -87,7 +87,7 @@ def _columns(demo: Any, where: str, said: bool = False) -> dict[str, Any]:
     """Data sets with a row a step, by our name."""
     length = int(demo.attrs.get("num_samples", len(demo["actions"]) if "actions" in demo else 0))
     found: dict[str, Any] = {}
-    for path, dataset in _leaves(demo):
+    for path, dataset in leaves(demo):
         if path.startswith("next_obs/"):
             continue
         if dataset.ndim == 0 or len(dataset) != length or dataset.dtype.kind not in "biuf":
@@ -101,31 +101,32 @@ def _columns(demo: Any, where: str, said: bool = False) -> dict[str, Any]:
     return found
 
 
-def _leaves(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, item in group.items():
         if isinstance(item, h5py.Dataset):
             yield prefix + name, item
         else:
-            yield from _leaves(item, f"{prefix}{name}/")
+            yield from leaves(item, f"{prefix}{name}/")
 
 
 def _name(path: str, dataset: Any) -> str:
     if not path.startswith("obs/"):
         return NAMES.get(path, path.replace("/", "."))
-    prefix = PICTURES if _picture(dataset) else NUMBERS
+    prefix = PICTURES if is_picture(dataset) else NUMBERS
     return prefix + path.removeprefix("obs/").replace("/", ".")
 
 
-def _picture(dataset: Any) -> bool:
+def is_picture(dataset: Any) -> bool:
     return bool(dataset.ndim == 4 and dataset.shape[-1] == 3 and dataset.dtype == np.uint8)
 
 
-def _feature(dataset: Any) -> Feature:
+def feature_of(dataset: Any) -> Feature:
     dtype = "float32" if dataset.dtype == np.float16 else dataset.dtype.name
-    return Feature("video" if _picture(dataset) else dtype, tuple(dataset.shape[1:]) or (1,))
+    return Feature("video" if is_picture(dataset) else dtype, tuple(dataset.shape[1:]) or (1,))
 
 
-def _append(writer: Writer, columns: dict[str, Any], task: str, where: str) -> None:
+def append(writer: Writer, columns: Mapping[str, Any], task: str, where: str) -> None:
+    """An episode of data sets or arrays (T, ...); an error says `where`."""
     arrays = {k: d[()] for k, d in columns.items()}
     writer.begin(task)
     try:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from episode_samples import CAMERA, STATE, length_of, make, unjoined
+from episode_samples import ACTION, CAMERA, STATE, expected, length_of, make, unjoined
 
 from robolearn.cli.main import main
 from robolearn.data import labels, layout
+from robolearn.data.read import Episodes
 
 pytest.importorskip("pyarrow")
 av = pytest.importorskip("av")
@@ -59,15 +60,39 @@ def test_view_is_one_page_with_films_and_curves(tmp_path: Path, capsys: pytest.C
     )
 
 
+def test_convert_there_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("h5py")
+    root = make(tmp_path / "set")
+    ways = {"robomimic": tmp_path / "set.hdf5", "minari": tmp_path / "set-v0"}
+    assert main(["data", "convert", str(root), str(ways["robomimic"])]) > 0
+    assert "name the format= to make of it, robomimic or minari" in capsys.readouterr().err
+    for name, path in ways.items():
+        assert main(["data", "convert", str(root), str(path), f"format={name}"]) == 0
+        words = ["data", "convert", str(path), str(tmp_path / name), "codec=ffv1", "task=peg"]
+        assert main(words) > 0
+        assert "give fps=" in capsys.readouterr().err
+        assert main([*words, "fps=10"]) == 0
+        assert f"{tmp_path / name}: 4 episodes of {path}" in capsys.readouterr().out
+        back = Episodes(tmp_path / name)
+        assert back.task(3) == "peg"
+        for key in (STATE, ACTION):
+            np.testing.assert_array_equal(back.episode(3)[key], expected(3, key))
+        camera = next(k for k in back.info.videos if k.startswith("observation"))
+        np.testing.assert_array_equal(back.pictures(camera, 3, range(8)), expected(3, CAMERA))
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["data"], "what shall be done? info, check, view"),
+        (["data"], "what shall be done? info, check, view, convert"),
         (["data", "chek", "x"], "no action 'chek'; did you mean check"),
         (["data", "info"], "which episodes? robolearn data info PATH"),
         (["data", "info", "nowhere"], "nowhere is not a set of episodes: it has no meta/info.json"),
         (["data", "check", "nowhere"], "nowhere is not a set of episodes"),
         (["data", "info", "nowhere", "--repair"], "--repair is for robolearn data check"),
+        (["data", "convert", "nowhere"], "where to? robolearn data convert FROM TO"),
+        (["data", "convert", "nowhere", "set"], "nowhere does not exist"),
+        (["data", "convert", "nowhere", "set", "format=hdf"], "no format 'hdf'"),
         (["data", "view", "nowhere", "out=page.pdf"], "out must be a .html file"),
         (["data", "view", "nowhere", "episodes=one"], "episodes are numbers separated by spaces, got 'one'"),
     ],
