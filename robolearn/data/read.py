@@ -34,11 +34,12 @@ REMEDY = "`robolearn data check --repair PATH` leaves such episodes out"
 class Episodes:
     """A set of episodes. Safe to hand to worker processes: each opens the videos for itself.
 
-    `ids` are the episodes that are read: all but those that a repair took out. Wherever an episode is asked for, its
-    number in the set is meant.
+    `ids` are the episodes that are read: all, or those that were asked for, but those that a repair took out.
+    Wherever an episode is asked for, its number in the set is meant.
     """
 
-    def __init__(self, root: Path, columns: Mapping[str, str] | None = None, cache_mb: float = 512.0):
+    def __init__(self, root: Path, columns: Mapping[str, str] | None = None, cache_mb: float = 512.0,
+                 ids: Sequence[int] | None = None):  # fmt: skip
         """`columns`: labels to read as a key, `{"reward": "vlm_reward@2"}`, or `"vlm_reward"` for the newest one; the
         newest version of every label is there under its own name. Raises DataError if there is no set, or if meta or a
         label is broken."""
@@ -48,7 +49,10 @@ class Episodes:
         self.skipped = layout.read_skipped(self.root)
         for episode, why in self.skipped.items():
             log.warning("%s: episode %d is skipped: %s", self.root, episode, why)
-        self.ids = [r["episode_index"] for r in self.rows if r["episode_index"] not in self.skipped]
+        asked = range(len(self.rows)) if ids is None else ids
+        if strange := sorted(set(asked) - set(range(len(self.rows)))):
+            raise DataError(f"{self.root} has no episode {strange[0]}; it has {len(self.rows)}")
+        self.ids = sorted(set(asked) - self.skipped.keys())
         self.lengths = np.array([self.rows[e]["length"] for e in self.ids], dtype=np.int64)
         self.starts = np.concatenate(([0], np.cumsum(self.lengths)))[:-1].astype(np.int64)
         self._order = np.full(len(self.rows), -1, dtype=np.int64)
@@ -131,6 +135,8 @@ class Episodes:
             raise DataError(f"{self.root} has no episode {episode}; it has {len(self.rows)}")
         if episode in self.skipped:
             raise DataError(f"{self.root}: episode {episode} is skipped: {self.skipped[episode]}")
+        if self._order[episode] < 0:
+            raise DataError(f"{self.root}: episode {episode} is not among the ids= that were asked for")
         return int(self._order[episode])
 
     def _episode_at(self, frame: int) -> tuple[int, int]:

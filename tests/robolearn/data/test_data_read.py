@@ -174,3 +174,14 @@ def test_a_skipped_episode_is_said_and_left_out(tmp_path: Path, caplog: pytest.L
     np.testing.assert_array_equal(episodes.pictures(CAMERA, 2, [6]).numpy()[0], expected(2, CAMERA)[6])
     with pytest.raises(DataError, match="episode 1 is skipped: its video is cut"):
         episodes.length(1)
+
+
+def test_some_episodes_only(root: Path) -> None:
+    episodes = Episodes(root, ids=[4, 1])
+    assert (episodes.ids, len(Windows(episodes, OFFSETS))) == ([1, 4], length_of(1) + length_of(4))
+    np.testing.assert_array_equal(episodes.column(STATE)[length_of(1) :].numpy(), expected(4, STATE))
+    np.testing.assert_array_equal(episodes.pictures(CAMERA, 4, [2]).numpy()[0], expected(4, CAMERA)[2])
+    with pytest.raises(DataError, match="episode 0 is not among the ids="):
+        episodes.pictures(CAMERA, 0, [0])
+    with pytest.raises(DataError, match="has no episode 6; it has 6"):
+        Episodes(root, ids=[0, 6])
