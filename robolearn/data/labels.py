@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from robolearn.data import layout
-from robolearn.data.layout import WRITING, DataError, Feature
+from robolearn.data.layout import DataError, Feature
 from robolearn.errors import unknown
 
 FOLDER = "labels"
@@ -74,9 +74,9 @@ def _checked(name: str, episode: int, values: np.ndarray, rows: Sequence[Mapping
 
 def _place(root: Path, name: str, table: Any) -> int:
     """The version that it became; two that label at once get one each."""
-    folder, part = root / FOLDER / name, root / WRITING / f"label-{name}-{os.getpid()}.parquet"
-    for path in (folder, part.parent):
-        path.mkdir(parents=True, exist_ok=True)
+    folder = root / FOLDER / name
+    part = folder / f".{os.getpid()}.part"
+    folder.mkdir(parents=True, exist_ok=True)
     layout.pq.write_table(table, str(part))
     layout.sync(part)
     version = max(versions(root).get(name, [RECORDED])) + 1

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import math
 import os
 import shutil
@@ -32,6 +33,7 @@ from robolearn.optional import lazy
 
 pa = lazy("pyarrow", extra="data")
 pq = lazy("pyarrow.parquet", extra="data")
+log = logging.getLogger(__name__)
 
 VERSION = "v3.0"
 INFO, STATS, TASKS, SKIPPED = "meta/info.json", "meta/stats.json", "meta/tasks.parquet", "meta/skipped.json"
@@ -93,6 +95,8 @@ class Info:
     data_mb: float = 100.0
     video_mb: float = 200.0
     raw: dict[str, Any] = field(default_factory=dict)
+    unread: dict[str, Any] = field(default_factory=dict)
+    """Features of kinds that are not read here (image, string), as the file has them."""
 
     @property
     def videos(self) -> list[str]:
@@ -117,7 +121,7 @@ class Info:
             "splits": {"train": f"0:{episodes}"},
             "data_path": DATA,
             "video_path": VIDEO if self.videos else None,
-            "features": {k: _feature_json(f, self.fps) for k, f in self.features.items()} | counters,
+            "features": {k: _feature_json(f, self.fps) for k, f in self.features.items()} | self.unread | counters,
             OURS: self.about,
         }
 
@@ -148,10 +152,15 @@ def read_info(root: Path) -> Info:
     for name, ours in (("data_path", DATA), ("video_path", VIDEO)):
         if raw.get(name) not in (ours, None):
             raise DataError(f"{root / INFO}: {name} is {raw[name]!r}, which is not that of {VERSION}: {ours!r}")
-    about = raw.get(OURS) or {}
+    theirs = {k: f for k, f in features.items() if k not in COUNTERS}
+    unread = {k: f for k, f in theirs.items() if f.get("dtype") not in ("video", *NUMBERS)}
+    if unread:
+        kinds = ", ".join(f"{k} ({f.get('dtype')})" for k, f in unread.items())
+        log.warning("%s: not read: %s", root, kinds)
     return Info(
-        fps, {k: _feature(root, k, f) for k, f in features.items() if k not in COUNTERS}, raw.get("robot_type"), about,
-        raw.get("data_files_size_in_mb") or 100.0, raw.get("video_files_size_in_mb") or 200.0, raw,
+        fps, {k: _feature(root, k, f) for k, f in theirs.items() if k not in unread}, raw.get("robot_type"),
+        raw.get(OURS) or {}, raw.get("data_files_size_in_mb") or 100.0, raw.get("video_files_size_in_mb") or 200.0,
+        raw, unread,
     )  # fmt: skip
 
 

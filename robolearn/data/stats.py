@@ -1,7 +1,7 @@
 """Statistics of features, as LeRobot has them: of each episode (`stats/KEY/NAME`), and of the set (meta/stats.json).
 
-Those of numbers are exact, also over the whole set. Those of pictures are per channel, in [0, 1], over frames taken at
-even steps; over the set their quantiles are the episodes' means weighted by count, all else is exact again.
+Those of numbers are exact, also over the whole set. Those of pictures are per channel, in [0, 1], over frames and pixels
+taken at even steps; over the set their quantiles are the episodes' means weighted by count, all else is exact again.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import numpy as np
 
 QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
 Stats = dict[str, np.ndarray]
-FRAMES = 20
-"""Of a video, that an episode's statistics are over."""
+FRAMES, SIDE_PX = 20, 150
+"""Of a video, that an episode's statistics are over, about."""
 
 
 def of_numbers(values: np.ndarray) -> Stats:
@@ -42,7 +42,8 @@ class Thinned:
 
     def add(self, frame: np.ndarray) -> None:
         if self._seen % self._stride == 0:
-            self.frames.append(frame.copy())
+            apart = -(-max(frame.shape[:2]) // SIDE_PX)
+            self.frames.append(frame[::apart, ::apart].copy())
         self._seen += 1
         if len(self.frames) == 2 * FRAMES:
             self.frames, self._stride = self.frames[::2], 2 * self._stride

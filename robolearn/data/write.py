@@ -221,9 +221,11 @@ def _check(info: Info) -> None:
         raise DataError(f"fps must be above 0, got {info.fps}")
     if not info.features:
         raise DataError("a set needs at least one feature")
-    for key in info.features:
+    for key, feature in info.features.items():
         if key in COUNTERS or not key or key != key.strip() or "/" in key:
             raise DataError(f"'{key}' cannot be a feature: not empty, no slash, none of {', '.join(COUNTERS)}")
+        if feature.names and not feature.video and len(feature.names) != feature.size:
+            raise DataError(f"{key} has {feature.size} numbers and {len(feature.names)} names")
 
 
 def _value(value: Any, feature: Feature, where: str) -> np.ndarray:
@@ -244,6 +246,8 @@ def _value(value: Any, feature: Feature, where: str) -> np.ndarray:
 
 def _demand_same(root: Path, there: Info, here: Info) -> None:
     """Codecs may differ: they do not change what a number means."""
+    if there.unread:
+        raise DataError(f"{root} has features that are not written here: {', '.join(there.unread)}; use another folder")
     found = differences(_meaning(there), _meaning(here))
     if found:
         raise DataError(f"{root} has other data (there != here): {'; '.join(found)}; choose another folder")

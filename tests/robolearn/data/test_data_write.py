@@ -204,6 +204,8 @@ def test_bad_settings_are_refused(tmp_path: Path) -> None:
         Writer(tmp_path / "odd", FPS, {"cam": Feature("video", (83, 84, 3))}).begin()
     with pytest.raises(DataError, match="'frame_index' cannot be a feature"):
         Writer(tmp_path / "set", FPS, {"frame_index": Feature("int64", (1,))})
+    with pytest.raises(DataError, match="x has 3 numbers and 2 names"):
+        Writer(tmp_path / "set", FPS, {"x": Feature("float32", (3,), ("a", "b"))})
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis/draft.tex").touch()
     with pytest.raises(DataError, match=r"holds draft.tex and no meta/info.json"):
