@@ -1,7 +1,7 @@
 """Statistics of features, as LeRobot has them: of each episode (`stats/KEY/NAME`), and of the set (meta/stats.json).
 
-Those of numbers are exact, also over the whole set. Those of pictures are per channel, in [0, 1], over frames and pixels
-taken at even steps; over the set their quantiles are the episodes' means weighted by count, all else is exact again.
+Those of numbers are exact, also over the whole set. Those of pictures are per channel, in [0, 1], over frames and
+pixels taken at even steps; over the set their quantiles are the episodes' means weighted by count.
 """
 
 from __future__ import annotations
