@@ -48,6 +48,7 @@ EXTRAS = {
     "ros": ["cyclonedds==11.0.1; platform_machine == 'x86_64'", "rosbags==0.11.9"],
     "vision": ["opencv-python-headless>=4.9,<5", "open3d>=0.18", "av>=13"],
     "teleop": ["hidapi>=0.14", "pygame>=2.5"],
+    "data": ["av>=13", "h5py>=3.11", "pyarrow>=17"],
     "report": ["matplotlib>=3.8", "av>=13"],
     "export": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.2"],
     "dev": [
@@ -57,6 +58,7 @@ EXTRAS = {
         "colcon-package-selection>=0.2.10",
         "colcon-ros>=0.5",
         "mcap==1.6.0",  # an independent reader of what we record
+        "minari==0.5.4",  # an independent reader and writer of its format
         "mypy==2.4.1",
         "pre-commit>=4.0",
         "pytest>=8.0",

@@ -100,6 +100,7 @@ def all_probes(child: Child) -> list[Probe]:
               partial(_probes.rendering, child, "osmesa", "OSMesa", "libosmesa6")),
         Probe("video", "av", _package(child, "av", "report")),
         Probe("report", "matplotlib", _package(child, "matplotlib", "report")),
+        *(Probe("data", n, _package(child, n, "data")) for n in ("pyarrow", "h5py")),
         *(Probe("export", n, _package(child, n, "export")) for n in ("onnx", "onnxruntime", "onnxscript")),
         Probe("ROS 2 (one is enough)", "rclpy", partial(_probes.rclpy, child)),
         Probe("ROS 2 (one is enough)", "cyclonedds", partial(_probes.cyclonedds, child)),

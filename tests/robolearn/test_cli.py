@@ -25,6 +25,7 @@ HEAVY = (
     "rich",
     "tensorboard",
     "av",
+    "pyarrow",
 )
 COMMANDS = cli.commands()
 WITHOUT_MUJOCO = """
