@@ -49,6 +49,8 @@ EXTRAS = {
     "vision": ["opencv-python-headless>=4.9,<5", "open3d>=0.18", "av>=13"],
     "teleop": ["hidapi>=0.14", "pygame>=2.5"],
     "report": ["matplotlib>=3.8", "av>=13"],
+    # Noise schedules, read when a diffusion policy is trained; a robot needs none of it.
+    "diffusion": ["diffusers==0.42.*"],
     "export": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.2"],
     "dev": [
         "build>=1.2",
