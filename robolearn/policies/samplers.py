@@ -134,7 +134,8 @@ class Streaming(Ddim):
     `steps * execute / horizon` calls.
 
     Of the h = horizon / execute parts of the buffer, part i waits at level ladder[steps (i + 1) / h - 1]. Every call
-    takes every part one level down, until the first is clean; it leaves, the others move up, pure noise follows.
+    takes every part one level down, until the first is clean; it leaves, the others move up, pure noise follows. What
+    has left is not seen any more: the next part knows of it by what it had become, and by the observation.
     `start` is how an episode begins: `zeros` noises zero actions to these levels, as the paper does; `denoised` first
     draws a whole chunk, for `steps` calls more, so that the first actions are as good as the later ones.
     `one_level` is the share of the training examples that have one level for all positions, as ddpm and ddim need.
@@ -226,7 +227,8 @@ class Flow(Sampler):
 
 
 def ladder(levels: int, steps: int) -> list[int]:
-    """`steps` levels, evenly spaced from 0 up."""
+    """`steps` levels, evenly spaced from 0 up. With few steps the highest has some signal left, for which pure noise is
+    taken all the same: at the very last level a network cannot tell the clean chunk from its own error."""
     if not 1 <= steps <= levels:
         raise ConfigError(f"a process of {levels} noise levels can be sampled in 1 to {levels} steps, not {steps}")
     return [i * levels // steps for i in range(steps)]
