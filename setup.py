@@ -50,6 +50,8 @@ EXTRAS = {
     "teleop": ["hidapi>=0.14", "pygame>=2.5"],
     "data": ["av>=13", "h5py>=3.11", "pyarrow>=17"],
     "report": ["matplotlib>=3.8", "av>=13"],
+    # Noise schedules, read when a diffusion policy is trained; a robot needs none of it.
+    "diffusion": ["diffusers==0.42.*"],
     "export": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.2"],
     "dev": [
         "build>=1.2",

@@ -23,7 +23,7 @@ from safetensors.torch import save as save_tensors
 
 from robolearn.errors import UserError
 from robolearn.policies.base import Policy, build
-from robolearn.spec import PolicySpec, RobotSpec, differences, from_dict, to_dict
+from robolearn.spec import PolicySpec, RobotSpec, differences, from_dict, stepwise, to_dict
 
 FORMAT = 1
 ABOUT, WEIGHTS = "bundle.json", "weights.safetensors"
@@ -48,9 +48,10 @@ class Bundle:
         return self.policy.spec
 
     def require(self, robot: RobotSpec, spec: PolicySpec | None = None) -> None:
-        """Raise BundleError, naming every differing field, unless the bundle fits this robot (and specification)."""
+        """Raise BundleError, naming every differing field, unless the bundle fits this robot (and specification, of
+        which chunks and memory are the policy's own affair)."""
         found = differences(self.robot, robot, "robot")
-        found += differences(self.spec, spec, "spec") if spec is not None else []
+        found += differences(stepwise(self.spec), stepwise(spec), "spec") if spec is not None else []
         if found:
             raise BundleError("the bundle does not fit (bundle != here): " + "; ".join(found))
 

@@ -311,6 +311,13 @@ class PolicySpec:
     world_frame: str = "ENU, bodies FLU"
 
 
+def stepwise(spec: PolicySpec) -> PolicySpec:
+    """The contract with a world, which takes one action at a time and does not see a policy's chunks and memory."""
+    return dataclasses.replace(
+        spec, action=dataclasses.replace(spec.action, horizon=1, execute=1), recurrent_state={}
+    )  # fmt: skip
+
+
 def columns(ids: Sequence[int]) -> slice | list[int]:
     """Indices as a slice where they are neighbours: a view then, not a copy."""
     first = ids[0] if ids else 0

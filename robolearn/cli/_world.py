@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from robolearn import config
 from robolearn.config import ConfigError
-from robolearn.spec import PolicySpec, differences
+from robolearn.spec import PolicySpec, differences, stepwise
 
 if TYPE_CHECKING:
     from robolearn.bundle import Bundle
@@ -82,7 +82,7 @@ def run_episodes(policy: Any, task: Any, backend: Any, episodes: int, seed: int,
 
 def require_fit(policy: Policy, env: SimEnv) -> None:
     """Raise ConfigError, naming what differs, unless the policy was made for such an environment."""
-    found = differences(policy.spec, env.policy_spec())
+    found = differences(stepwise(policy.spec), stepwise(env.policy_spec()))
     if found:
         raise ConfigError("the policy does not fit this environment (policy != here): " + "; ".join(found))
 

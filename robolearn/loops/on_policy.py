@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +16,7 @@ from robolearn.algos.base import Algorithm
 from robolearn.env import Env, Extras, Obs
 from robolearn.errors import UserError
 from robolearn.loops import checkpoint
+from robolearn.loops.interrupt import Interrupt
 from robolearn.loops.log import Display, Writer
 from robolearn.loops.threads import one_thread
 
@@ -75,7 +72,7 @@ class Trainer:
         self.counters = Counters()
         self.obs: Obs | None = None
         self._saved_at, self._started, self._earlier_s = time.monotonic(), started, 0.0
-        self._interrupted = False
+        self._interrupt = Interrupt("this iteration")
 
     def run(self) -> None:
         """Train to the end; the last checkpoint is always written. The first Ctrl-C or SIGTERM ends the training
@@ -84,8 +81,8 @@ class Trainer:
             self.obs = self._start()
         writer = Writer(self.folder, self.counters.env_steps)
         try:
-            with self._signals(), Display(self.total_steps, "train", self.counters.env_steps) as display:
-                while (self.progress < 1.0 or not self.counters.iteration) and not self._interrupted:
+            with self._interrupt.watch(), Display(self.total_steps, "train", self.counters.env_steps) as display:
+                while (self.progress < 1.0 or not self.counters.iteration) and not self._interrupt.wanted:
                     figures = self._iterate()
                     writer.write(self.counters.env_steps, figures)
                     shown = {k: figures[f"episode/{k}"] for k in ("success", "return") if f"episode/{k}" in figures}
@@ -94,7 +91,7 @@ class Trainer:
                 self.save()
         finally:
             writer.close()
-        if self._interrupted:
+        if self._interrupt.wanted:
             raise KeyboardInterrupt
 
     @property
@@ -104,24 +101,6 @@ class Trainer:
 
     def _seconds(self) -> float:
         return self._earlier_s + time.monotonic() - self._started
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        def note(number: int, frame: Any) -> None:
-            if self._interrupted:
-                raise KeyboardInterrupt
-            self._interrupted = True
-            log.info("finishing this iteration; once more to stop at once")
-
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def _start(self) -> Obs:
         """Reset, and let the first episodes end at different times: batches then hold all phases of the task."""

@@ -1,0 +1,60 @@
+"""Fixed normalisers: made once from a data set's statistics, stored with the weights, invertible."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from robolearn.errors import ConfigError, unknown
+
+LEAST_SPREAD = 1e-6
+MODES = ("range", "deviation")
+
+
+class FixedNormalizer(nn.Module):
+    """(x - centre) / spread, element by element over the last axis.
+
+    Mode `range` maps [min, max] to [-1, 1]; `deviation` maps to mean 0 and standard deviation 1. An element that is
+    constant in the data (a spread below LEAST_SPREAD of its size) is shifted, not scaled. `inverse` gives back what
+    went in, but for the roundings of float32.
+    """
+
+    centre: Tensor
+    spread: Tensor
+
+    def __init__(self, dim: int, mode: str = "range"):
+        super().__init__()
+        if mode not in MODES:
+            raise ConfigError(unknown("normaliser", mode, MODES))
+        self.mode = mode
+        self.register_buffer("centre", torch.zeros(dim))
+        self.register_buffer("spread", torch.ones(dim))
+
+    def fit(self, statistics: Mapping[str, Tensor], name: str) -> None:
+        """From `min` and `max`, or `mean` and `std`, each (dim,). ValueError, naming the elements of `name`, if one
+        is not finite or the length is another."""
+        low, high = ("min", "max") if self.mode == "range" else ("mean", "std")
+        a, b = (torch.as_tensor(statistics[k]).double().flatten().cpu() for k in (low, high))
+        if len(a) != len(self.centre):
+            raise ValueError(f"{name} has {len(a)} numbers in the data, the policy reads {len(self.centre)}")
+        bad = (~(a.isfinite() & b.isfinite())).nonzero().flatten().tolist()
+        if bad:
+            raise ValueError(f"the {low} or {high} of {name} is not finite in elements {bad}: look for NaN in the data")
+        centre, spread = ((a + b) / 2, (b - a) / 2) if self.mode == "range" else (a, b)
+        moves = spread > LEAST_SPREAD * centre.abs().clamp_min(1.0)
+        self.centre.copy_(centre)
+        self.spread.copy_(torch.where(moves, spread, torch.ones_like(spread)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.centre) / self.spread
+
+    def inverse(self, x: Tensor) -> Tensor:
+        return x * self.spread + self.centre
+
+
+def statistics_of(data: Tensor) -> dict[str, Tensor]:
+    """`min`, `max`, `mean`, `std` over all axes but the last, (n,) each, double precision."""
+    flat = data.flatten(0, -2).double()
+    return {"min": flat.amin(0), "max": flat.amax(0), "mean": flat.mean(0), "std": flat.std(0, correction=0)}

@@ -1,0 +1,141 @@
+"""Policies that look at the last few observations and plan a chunk of actions, of which the first ones are run.
+
+Every environment has a history and a queue of its own: where one begins an episode, or needs a new chunk, the others go
+on with theirs.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robolearn.errors import ConfigError
+from robolearn.nets.encoder import ObservationEncoder
+from robolearn.nets.normalize import FixedNormalizer
+from robolearn.policies.base import Policy
+from robolearn.spec import PolicySpec
+
+Windows = Mapping[str, Tensor]
+"""A batch of training windows: `observation.<key>` (B, T, ...) for each key of the observation that the policy reads,
+oldest first; `action` (B, H, A), whose first is the action taken at the last of these observations; and optionally
+`mask` (B, H), False for actions after the episode's end."""
+
+
+class ChunkedPolicy(Policy):
+    """`spec.action.horizon` actions a chunk (H), of which `spec.action.execute` are run.
+
+    config: observation_steps (T, how many observations are seen), encoder (see ObservationEncoder), action_normalizer
+    (`range` or `deviation`), and what the subclass adds. `generator`, where it is set, is where all noise comes from.
+    """
+
+    _history: dict[str, Tensor]
+    _fresh: Tensor
+    _left: Tensor
+    _queue: Tensor
+
+    def __init__(self, spec: PolicySpec, config: dict[str, Any]):
+        super().__init__(spec, config)
+        self.horizon, self.execute, self.steps = spec.action.horizon, spec.action.execute, config["observation_steps"]
+        if not 1 <= self.execute <= self.horizon or self.steps < 1:
+            raise ConfigError(
+                f"{self.execute} of {self.horizon} actions after {self.steps} observations: it must be "
+                f"1 <= execute <= horizon and observation_steps >= 1"
+            )
+        self.encoder = ObservationEncoder(spec.observation, config.get("encoder", {}))
+        self.action_normalizer = FixedNormalizer(spec.action.dim, config.get("action_normalizer", "range"))
+        self.generator: torch.Generator | None = None
+        self._forget(0, torch.device("cpu"))
+
+    # --- learning --------------------------------------------------------------------------------------------------
+
+    def fit_normalizers(self, statistics: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """From `min`, `max`, `mean` and `std` (n,) of `action` and of every `observation.<key>` that is a vector."""
+        if "action" not in statistics:
+            raise ConfigError(f"the data have no actions to learn from; they have {', '.join(sorted(statistics))}")
+        self.action_normalizer.fit(statistics["action"], "action")
+        self.encoder.fit(statistics)
+
+    @abstractmethod
+    def loss(self, windows: Windows, generator: torch.Generator | None = None) -> Tensor:
+        """Scalar; masked actions do not count. The generator is for noise and random crops."""
+
+    def read(self, windows: Windows) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """Observations by key, normalised actions (B, H, A) and weights (B, H, 1). ConfigError if the windows are not
+        of this policy's observations, steps, horizon or actions."""
+        obs = {k.removeprefix("observation."): v for k, v in windows.items() if k.startswith("observation.")}
+        expected = {k: (self.steps, *s) for k, s in self.encoder.shapes.items()}
+        wrong = [f"observation.{k} {_shape(obs, k)}, not {s}" for k, s in expected.items() if _shape(obs, k) != s]
+        size = (self.horizon, self.spec.action.dim)
+        if wrong or _shape(windows, "action") != size:
+            wrong += [f"action {_shape(windows, 'action')}, not {size}"] if _shape(windows, "action") != size else []
+            raise ConfigError("the windows do not fit the policy: " + "; ".join(wrong))
+        action = self.action_normalizer(windows["action"])
+        mask = windows.get("mask")
+        weight = torch.ones_like(action[..., :1]) if mask is None else mask[..., None].to(action.dtype)
+        return obs, action, weight
+
+    # --- acting ----------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def plan(self, obs: dict[str, Tensor], rows: Tensor) -> Tensor:
+        """Normalised chunks (b, H, A) for the environments `rows` (b,), from their histories (b, T, ...)."""
+
+    def chunk(self, rows: Tensor) -> Tensor:
+        """New chunks (b, H, A), in the units of the action, for the environments `rows` (b,); queues stay as they are.
+        For whoever plans beside the control loop: `observe`, then this."""
+        planned = self.plan({k: v[rows] for k, v in self._history.items()}, rows)
+        return self.action_normalizer.inverse(planned).clamp(self.spec.action.low, self.spec.action.high)
+
+    @torch.no_grad()
+    def act(self, obs: dict[str, Tensor]) -> Tensor:
+        """The next action (B, A) of every environment's queue; those whose queue is empty plan first."""
+        self.observe(obs)
+        empty = (self._left == 0).nonzero().flatten()
+        if len(empty):
+            queue, left = self._queue.clone(), self._left.clone()
+            queue[empty] = self.chunk(empty)[:, : self.execute]
+            left[empty] = self.execute
+            self._queue, self._left = queue, left
+        rows = torch.arange(len(self._left), device=self._left.device)
+        action = self._queue[rows, self.execute - self._left]
+        self._left = self._left - 1
+        return action
+
+    @torch.no_grad()
+    def observe(self, obs: dict[str, Tensor]) -> None:
+        """Append one observation to every history; the first of an episode fills it. Another number of environments
+        than before starts all anew."""
+        seen = {k: obs[k] for k in self.encoder.shapes}
+        first = next(iter(seen.values()))
+        if len(first) != len(self._left) or first.device != self._left.device:
+            self._forget(len(first), first.device)
+        fresh = self._fresh
+        for key, frame in seen.items():
+            frame = frame[:, None]
+            filled = frame.expand(-1, self.steps, *frame.shape[2:])
+            if key in self._history:
+                moved = torch.cat((self._history[key][:, 1:], frame), dim=1)
+                filled = torch.where(fresh.view(-1, *[1] * (moved.dim() - 1)), filled, moved)
+            self._history[key] = filled
+        self._fresh = torch.zeros_like(fresh)
+
+    def reset(self, mask: Tensor) -> None:
+        """These environments (B,) begin an episode: their histories and queues are empty."""
+        if len(mask) != len(self._left):
+            return self._forget(len(mask), mask.device)
+        self._fresh = self._fresh | mask
+        self._left = torch.where(mask, 0, self._left)
+
+    def _forget(self, num_envs: int, device: torch.device) -> None:
+        self._history = {}
+        self._fresh = torch.ones(num_envs, dtype=torch.bool, device=device)
+        self._left = torch.zeros(num_envs, dtype=torch.long, device=device)
+        self._queue = torch.zeros(num_envs, self.execute, self.spec.action.dim, device=device)
+
+
+def _shape(tensors: Mapping[str, Tensor], key: str) -> tuple[int, ...] | None:
+    return tuple(tensors[key].shape[1:]) if key in tensors else None
