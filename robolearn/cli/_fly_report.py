@@ -44,11 +44,11 @@ def section(found: dict[str, Any], simulated_m: float, film: str) -> str:
 
 def _ending(found: dict[str, Any]) -> str:
     times, poses = np.array(found["times_s"]), np.array(found["poses"])[:, :3]
-    asked = min((t for t, s in found["states"] if t > found["killed_s"] and s != "flying"), default=times[-1])
+    after = [(t, s) for t, s in found["states"] if t > found["killed_s"] and s != "flying"]
+    asked = after[0][0] if after else times[-1]
     hovering = poses[(times >= found["killed_s"]) & (times < asked)]
     far = float(np.linalg.norm(hovering - hovering[0], axis=1).max()) if len(hovering) else 0.0
-    told = ", then ".join(f"{s.replace('_', ' ')} after {t - found['killed_s']:.1f} s" for t, s in found["states"]
-                          if t > found["killed_s"])  # fmt: skip
+    told = ", then ".join(f"{s.replace('_', ' ')} after {t - found['killed_s']:.1f} s" for t, s in after)
     return f"the guard had it hover, at most {far:.2f} m from there, until it was asked to land ({told})"
 
 
