@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import itertools
 import logging
 import multiprocessing
@@ -152,15 +153,11 @@ def test_workers_read_the_same(root: Path, method: str) -> None:
         windows,
         batch_sampler=Order(len(windows), 16, 1),
         num_workers=2,
-        collate_fn=_same,
+        collate_fn=copy.copy,  # as it is; a function that a new process can import
         multiprocessing_context=method,
     )
     for (values, _), (mine, _) in zip(itertools.islice(loader, 4), alone, strict=True):
         assert all(torch.equal(values[k], mine[k]) for k in OFFSETS)
-
-
-def _same(batch: object) -> object:
-    return batch
 
 
 def test_a_skipped_episode_is_said_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
