@@ -48,7 +48,7 @@ EXTRAS = {
     "ros": ["cyclonedds==11.0.1; platform_machine == 'x86_64'", "rosbags==0.11.9"],
     "vision": ["opencv-python-headless>=4.9,<5", "open3d>=0.18", "av>=13"],
     "teleop": ["hidapi>=0.14", "pygame>=2.5"],
-    "data": ["av>=13", "h5py>=3.11", "pyarrow>=17"],
+    "data": ["av>=17", "h5py>=3.11", "pyarrow>=17"],
     "report": ["matplotlib>=3.8", "av>=13"],
     # Noise schedules, read when a diffusion policy is trained; a robot needs none of it.
     "diffusion": ["diffusers==0.42.*"],

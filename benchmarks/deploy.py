@@ -6,11 +6,11 @@
 - launch: from `robolearn launch deploy` to the first guarded command, and where that time goes;
 - success: a trained policy through ROS 2 and straight in the simulator, in pairs; takes `run=PATH`.
 
-The arm is the twin (MuJoCo), a Franka with its profile's own limits; the guard runs at the profile's rate. The policy
-is an MLP that swings all joints, or `run=PATH`. `times=20` is how often (launch: 5), `seconds=30` the length of
-latency, `episodes=500` those of success (3.3 s each; `domains=2` does them side by side and takes three cores: where
-there are fewer the guard stalls, and stops the arm), `domain=N` the DDS domain of the others (a free one is looked
-for).
+The arm is the twin (MuJoCo), a Franka with its profile's own limits; the guard runs at the profile's rate (success: at
+`guard_hz=`, if that is given). The policy is an MLP that swings all joints, or `run=PATH`. `times=20` is how often
+(launch: 5), `seconds=30` the length of latency, `episodes=500` those of success (3.3 s each; `domains=2` does them side
+by side and takes three cores: where there are fewer the guard stalls, and stops the arm), `domain=N` the DDS domain of
+the others (a free one is looked for).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from benchmarks import deploy_latency, deploy_launch, deploy_stack, deploy_stops
 from real.domain import own_domain
 from robolearn import bundle, runs
 
-SETTINGS = {"times": "", "run": "", "domain": "", "seconds": "30", "episodes": "500", "domains": "1"}
+SETTINGS = {"times": "", "run": "", "domain": "", "seconds": "30", "episodes": "500", "domains": "1", "guard_hz": "0"}
 Settings = dict[str, str]
 
 
@@ -73,7 +73,8 @@ def launch(folder: Path, settings: Settings) -> str:
 def success(folder: Path, settings: Settings) -> str:
     if not settings["run"]:
         raise SystemExit("error: success needs run=PATH of a trained policy")
-    return deploy_success.success(folder, settings["run"], int(settings["episodes"]), int(settings["domains"]))
+    return deploy_success.success(folder, settings["run"], int(settings["episodes"]), int(settings["domains"]),
+                                  float(settings["guard_hz"]))  # fmt: skip
 
 
 PARTS: dict[str, Callable[[Path, Settings], str]] = {

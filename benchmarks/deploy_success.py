@@ -20,6 +20,7 @@ import sys
 import tempfile
 import threading
 from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,18 +39,21 @@ SEED = 10_000
 TRIES = 3
 """Of an episode whose end nobody heard in time: it is not known then how it went."""
 Z = 1.959964
+CHUNKS = ("policy: chunks planned", "policy: chunks late", "policy: periods without an action")
+"""Of a policy that plans chunks of actions."""
 Rows = dict[int, dict[str, Any]]
 
 
-def success(folder: Path, run: str, episodes: int, domains: int) -> str:
+def success(folder: Path, run: str, episodes: int, domains: int, guard_hz: float = 0.0) -> str:
     from robolearn.cli._deploy_trial import judged
 
     env = environment(run, episodes, noise=False)
     starts, goals, direct = straight(env, run)
-    noisy = straight(environment(run, episodes, noise=True), run)[2]
+    with closing(environment(run, episodes, noise=True)) as shaken:
+        noisy = straight(shaken, run)[2]
     file = folder / "episodes.npz"
     np.savez(file, starts=starts, seconds=env.max_episode_length_s, **{k: v.numpy() for k, v in goals.items()})
-    rows, counts = through_ros(file, run, episodes, domains)
+    rows, counts = through_ros(file, run, episodes, domains, guard_hz)
     through = judged(env, torch.tensor([rows[k]["joints"] for k in range(episodes)]), goals)
     env.close()
     changed = 100.0 * counts["policy: clipped by the guard"] / counts["policy: proposals"]
@@ -61,16 +65,23 @@ def success(folder: Path, run: str, episodes: int, domains: int) -> str:
         _row("SimEnv, with the noise of training", 100.0 * float(noisy["clip_rate"].mean()), noisy),
     ]
     outcomes = direct["success"].bool(), through["success"].bool()
-    return "\n".join([*table, "", verdict(*outcomes), troubles(rows), told(counts)])
+    lines = [*table, "", verdict(*outcomes), troubles(rows)]
+    calm = torch.tensor([not rows[k]["states"] for k in range(episodes)])
+    if calm.any() and not calm.all():
+        lines.append("without these, " + verdict(*outcomes, calm))
+    return "\n".join([*lines, told(counts)])
 
 
-def verdict(direct: Tensor, through: Tensor) -> str:
-    lost, won = int((direct & ~through).sum()), int((~direct & through).sum())
-    low, high = paired_interval(lost, won, len(direct))
-    apart = (direct != through).nonzero().flatten().tolist()
+def verdict(direct: Tensor, through: Tensor, counted: Tensor | None = None) -> str:
+    """All (B,) bool; without `counted` every episode is."""
+    counted = torch.ones_like(direct) if counted is None else counted
+    count = int(counted.sum())
+    lost, won = int((counted & direct & ~through).sum()), int((counted & ~direct & through).sum())
+    low, high = paired_interval(lost, won, count)
+    apart = (counted & (direct != through)).nonzero().flatten().tolist()
     return (
-        f"ROS 2 less SimEnv: {100 * (won - lost) / len(direct):+.2f} points, 95 % interval {100 * low:+.2f} to "
-        f"{100 * high:+.2f}; {lost} lost, {won} won (episodes {apart[:20]})"
+        f"ROS 2 less SimEnv in {count} pairs: {100 * (won - lost) / count:+.2f} points, 95 % interval "
+        f"{100 * low:+.2f} to {100 * high:+.2f}; {lost} lost, {won} won (episodes {apart[:20]})"
     )
 
 
@@ -93,7 +104,10 @@ def troubles(rows: Rows) -> str:
 
 def told(counts: Counter[str]) -> str:
     guard = ", ".join(f"{k.removeprefix('guard: ')} {n}" for k, n in counts.items() if k.startswith("guard: ") and n)
-    return f"of {counts['policy: proposals']} proposals the guard counted: {guard or 'nothing'}"
+    chunks = ", ".join(f"{k.removeprefix('policy: ')} {counts[k]}" for k in CHUNKS) if CHUNKS[0] in counts else ""
+    return f"of {counts['policy: proposals']} proposals the guard counted: {guard or 'nothing'}" + (
+        f"\nthe policy's planner counted: {chunks}" if chunks else ""
+    )
 
 
 def _row(name: str, clips: float, found: dict[str, Tensor]) -> str:
@@ -136,13 +150,14 @@ def straight(env: Any, run: str) -> tuple[np.ndarray, dict[str, Tensor], dict[st
 # --- through ROS 2 -------------------------------------------------------------------------------------------
 
 
-def through_ros(file: Path, run: str, episodes: int, domains: int) -> tuple[Rows, Counter[str]]:
+def through_ros(file: Path, run: str, episodes: int, domains: int, guard_hz: float) -> tuple[Rows, Counter[str]]:
     """A row an episode, and what policies and guards counted; each domain does every so-many-th episode, in a process
-    of its own."""
+    of its own. The guard works at the profile's rate if `guard_hz` is 0."""
     rows, counts = Rows(), Counter[str]()
     command = [sys.executable, "-m", "benchmarks.deploy_success", str(file), str(run)]
     workers = [
-        subprocess.Popen([*command, str(k), str(domains)], stdout=subprocess.PIPE, text=True) for k in range(domains)
+        subprocess.Popen([*command, str(k), str(domains), str(guard_hz)], stdout=subprocess.PIPE, text=True)
+        for k in range(domains)
     ]
     readers = [threading.Thread(target=_collect, args=(w.stdout, rows, counts), daemon=True) for w in workers]
     try:
@@ -172,12 +187,13 @@ def _collect(pipe: Any, rows: Rows, counts: Counter[str]) -> None:
             rows[found["episode"]] = found
 
 
-def work(file: Path, run: str, first: int, step: int) -> None:
+def work(file: Path, run: str, first: int, step: int, guard_hz: float) -> None:
     """Every `step`-th episode from `first` on, a line of JSON each; then what was counted."""
     with np.load(file) as stored:
         given = dict(stored)
     starts, seconds = given.pop("starts"), float(given.pop("seconds"))
-    with tempfile.TemporaryDirectory() as name, own_domain(), Stack(Path(name), run) as stack:
+    words = ("-p", f"command_rate_hz:={guard_hz}") if guard_hz else ()
+    with tempfile.TemporaryDirectory() as name, own_domain(), Stack(Path(name), run, words) as stack:
         stack.start("twin", "guard", "policy")
         for k in range(first, len(starts), step):
             goals = {goal: rows[k].tolist() for goal, rows in given.items()}
@@ -199,4 +215,4 @@ def _measured(stack: Stack, start: np.ndarray, goals: dict[str, list[float]], se
 
 
 if __name__ == "__main__":
-    work(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    work(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5]))

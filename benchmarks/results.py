@@ -3,8 +3,9 @@
 Each (row, seed) is trained by the command line in a process of its own, timed from the outside (interpreter start,
 imports and model building included, the evaluations not). Its final checkpoint is evaluated on fresh episodes in the
 engine of the training and in a second one, in each of the row's cases; flight rows have the geometric controller
-beside them. What is done is kept under `results/` and not repeated; an interrupted training is resumed. At the end the
-tables in docs/results.md are rewritten from what is there.
+beside them. Rows that learn from data get their episodes recorded first, once for all seeds; the first seed's network
+is tried with several samplers on the same episodes. What is done is kept under `results/` and not repeated; an
+interrupted training is resumed. At the end the tables in docs/results.md are rewritten from what is there.
 
 `seeds=`, `episodes=` and `second_episodes=` are of all chosen rows; a row is chosen by its name or its experiment's.
 """
@@ -27,6 +28,7 @@ from robolearn.paths import share_dir
 FOLDER = Path("results")
 SECOND = "pybullet"
 SETTINGS = ("seeds", "episodes", "second_episodes")
+PLAN = ("p50", "p95", "p99")
 Scores = dict[str, Any]
 Cases = dict[str, tuple[str, ...]]
 FULL_START = ("task.level_start=0",)
@@ -35,6 +37,16 @@ FLIGHT: Cases = {"with force": FULL_START, "without": NO_FORCE}
 FIGURE: Cases = {"figure-eight": ("task.trajectory=figure_eight",)}
 TASKS = {"crazyflie_hover_rpm": FLIGHT, "crazyflie_hover": FLIGHT, "crazyflie_track": FIGURE}
 """Flight tasks, and the cases of their evaluation (overrides of `robolearn evaluate`); the baseline flies each."""
+
+
+EXPERT = ("policy=expert", "noise=1", "seed=0")
+DATA = {
+    "peg": ("task=franka_peg_insert", "episodes=50", *EXPERT),
+    "stack": ("task=franka_stack", "episodes=100", *EXPERT),
+    "two_part": ("task=franka_two_part", "episodes=100", *EXPERT),
+}
+"""Sets of episodes, and what `robolearn collect` is told to record them."""
+SAMPLERS: Cases = {"own": (), "ddim 16": ("sampler=ddim", "steps=16"), "ddpm 100": ("sampler=ddpm",)}
 
 
 @dataclass(frozen=True)
@@ -51,18 +63,32 @@ class Row:
     """Of success, that seeds are counted against."""
     task: str = ""
     """One of TASKS."""
+    data: str = ""
+    """Of a row that learns from episodes: their set, one of DATA."""
+    samplers: tuple[str, ...] = ("own",)
+    """And the ways to draw its chunks, of SAMPLERS."""
 
     @property
     def label(self) -> str:
         return self.name or self.experiment
 
     @property
+    def table(self) -> str:
+        return "imitation" if self.data else "flight" if self.task else "results"
+
+    @property
     def cases(self) -> Cases:
+        if self.data:
+            return {name: SAMPLERS[name] for name in self.samplers}
         return TASKS.get(self.task, {"": ()})
 
 
 def flight(task: str, name: str = "", training: tuple[str, ...] = (), threshold: float = 0.985, seeds: int = 3) -> Row:
     return Row(f"{task}_ppo", training, name, seeds, 8192, 128, threshold, task)
+
+
+def imitation(experiment: str, data: str, samplers: tuple[str, ...] = ("own",), seeds: int = 3) -> Row:
+    return Row(experiment, seeds=seeds, second_episodes=200, data=data, samplers=samplers)
 
 
 RPM = "crazyflie_hover_rpm"
@@ -75,6 +101,11 @@ ROWS = (
     flight(RPM, f"{RPM} 90 s", ("total_steps=1_000_000_000", "time_limit_s=90"), 0.990, seeds=5),
     flight("crazyflie_hover"),
     flight("crazyflie_track"),
+    imitation("peg_bc", "peg"),
+    imitation("peg_diffusion", "peg"),
+    imitation("peg_streaming", "peg", tuple(SAMPLERS)),
+    imitation("stack_diffusion", "stack", seeds=1),
+    imitation("two_part_diffusion", "two_part", seeds=1),
 )
 
 # --- measuring ----------------------------------------------------------------------------------------------
@@ -84,12 +115,21 @@ def robolearn(*words: str) -> None:
     subprocess.run([sys.executable, "-m", "robolearn.cli.main", *words], check=True)
 
 
+def collect(name: str) -> Path:
+    """A set of episodes; one that is whole is left as it is."""
+    out = FOLDER / "data" / name
+    robolearn("collect", *DATA[name], f"out={out}")
+    return out
+
+
 def train(row: Row, seed: int, folder: Path) -> dict[str, Any]:
     """Train one seed, unless it is; seconds, or None where it was interrupted."""
     done = folder / "wall.json"
     if not done.exists():
+        data = (f"data.path={collect(row.data)}",) if row.data else ()
         started = (folder / "checkpoints").exists()
-        fresh = (f"experiment={row.experiment}", f"seed={seed}", "eval_episodes=0", f"run_dir={folder}", *row.training)
+        fresh = (f"experiment={row.experiment}", f"seed={seed}", "eval_episodes=0", f"run_dir={folder}", *data,
+                 *row.training)  # fmt: skip
         start = time.monotonic()
         robolearn("train", *((f"resume={folder}",) if started else fresh))
         done.write_text(json.dumps({"wall_s": None if started else time.monotonic() - start}))
@@ -110,17 +150,23 @@ def run(row: Row, seed: int) -> dict[str, Any]:
     """One seed: seconds of training, and scores by case, those of the second engine beside the first's."""
     folder = FOLDER / row.label.replace(" ", "_") / f"seed{seed}"
     found: dict[str, Any] = train(row, seed, folder)
-    return found | {"scores": both_engines(row, folder, (f"run={folder}",))}
+    return found | {"scores": both_engines(row, folder, (f"run={folder}",), first=not seed)}
 
 
-def both_engines(row: Row, folder: Path, who: tuple[str, ...]) -> dict[str, tuple[Scores, Scores]]:
+def both_engines(row: Row, folder: Path, who: tuple[str, ...], first: bool = True) -> dict[str, tuple[Scores, Scores]]:
+    """By case. Of several samplers only the row's own is tried in the second engine, whose scores then stand at all,
+    and with other seeds than the first."""
+
     def scores(case: str, episodes: int, *engine: str) -> Scores:
         parts = [*engine, *filter(None, [case.replace(" ", "_")])] or ["own"]  # scores.json is the training's
         file = "_".join(["scores", *parts]).replace("backend=", "")
         return evaluate(folder / f"{file}.json", *who, f"episodes={episodes}", *engine, *row.cases[case])
 
-    second = f"backend={SECOND}"
-    return {c: (scores(c, row.episodes), scores(c, row.second_episodes, second)) for c in row.cases}
+    def other(case: str) -> Scores:
+        return scores(row.samplers[0] if row.data else case, row.second_episodes, f"backend={SECOND}")
+
+    cases = row.cases if first or not row.data else row.samplers[:1]
+    return {c: (scores(c, row.episodes), other(c)) for c in cases}
 
 
 def baseline(row: Row) -> dict[str, tuple[Scores, Scores]]:
@@ -180,6 +226,27 @@ def _rms(scores: list[Scores]) -> str:
     return _spread(found, ".3f")
 
 
+def imitations(found: dict[Row, list[dict[str, Any]]]) -> str:
+    """A line a sampler."""
+    names = ["experiment", "sampler", "episodes", "success, % (range)", f"success in {SECOND}, % (range)",
+             "training, s (range)", "network calls for the actions run", "plan, ms (p50, p95, p99)"]  # fmt: skip
+    lines: list[list[str]] = []
+    for row, results in found.items():
+        for case in row.cases:
+            first, second = ([r["scores"][case][i] for r in results if case in r["scores"]] for i in range(2))
+            chunk, elsewhere = first[0]["chunk"], _rates(second) if case == row.samplers[0] else ""
+            plan = ", ".join(f"{statistics.mean(s['chunk']['plan_ms'][p] for s in first):.3g}" for p in PLAN)
+            calls = f"{chunk['calls_per_chunk']} for {chunk['execute']}"
+            name = f"{chunk['sampler']} (own)" if case == "own" else case
+            lines.append([row.label, name, str(_episodes(row)), _rates(first), elsewhere, _walls(results), calls, plan])
+    return _table(names, lines)
+
+
+def _episodes(row: Row) -> int:
+    """That it learns from."""
+    return next(int(w.partition("=")[2]) for w in DATA[row.data] if w.startswith("episodes="))
+
+
 def _rates(scores: list[Scores]) -> str:
     return _spread([100 * s["success"] for s in scores], ".2f" if scores[0]["episodes"] > 2000 else ".1f")
 
@@ -209,6 +276,8 @@ def write(page: Path, kind: str, text: str) -> None:
     page.write_text(f"{before}{start}\n{text}\n{end}{rest.partition(end)[2]}")
 
 
+TABLES = {"results": arms, "flight": flights, "imitation": imitations}
+
 # --- the command --------------------------------------------------------------------------------------------
 
 
@@ -233,8 +302,8 @@ def main() -> None:
         raise SystemExit(f"error: {error}") from None
     page = share_dir() / "docs" / "results.md"
     found = {row: [run(row, seed) for seed in range(row.seeds)] for row in rows}
-    for kind, make in (("results", arms), ("flight", flights)):
-        mine = {row: r for row, r in found.items() if bool(row.task) == (kind == "flight")}
+    for kind, make in TABLES.items():
+        mine = {row: r for row, r in found.items() if row.table == kind}
         if mine:
             text = make(mine)
             print(text)

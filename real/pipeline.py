@@ -45,10 +45,14 @@ class Pipeline:
 
     def reset(self, target: Tensor) -> None:
         """An episode starts at rest at set-points `target` (J,), as the robot stands."""
-        self.target = target[None].clone()
-        self.commander.reset(self._everyone, self.target[:, self._driven])
+        self.stand(target)
         self.memory.reset(self._everyone)
         self.action = self.commander.rest[None]
+
+    def stand(self, target: Tensor) -> None:
+        """The next command begins at rest at set-points `target` (J,); what was seen in this episode stays."""
+        self.target = target[None].clone()
+        self.commander.reset(self._everyone, self.target[:, self._driven])
 
     def state(self, stamp_s: float, position: Tensor, velocity: Tensor, effort: Tensor) -> RobotState:
         """Of measured joints, each (J,), in the order of the robot's joint names; the base is the world."""
@@ -73,6 +77,13 @@ class Pipeline:
         self.action = command.applied_action
         self.target = self.target.index_copy(1, torch.tensor(self._driven), command.target)
         return command
+
+    def pause(self) -> None:
+        """A period without a command: the guard brings the set-points to rest, and `follow` tells where, if that is
+        not where they are."""
+        self.commander.last = TargetState.at(self.commander.last.position)
+        self._before = self.commander.last
+        self.action = self.commander.rest[None]
 
     def follow(self, sent: Tensor) -> bool:
         """Where what was sent to the arm in the last period, (n,) rad, is not what `command` asked for, it counts as
@@ -109,7 +120,7 @@ def numbers_of(spec: ObservationSpec) -> dict[str, int]:
 def objects_of(spec: ObservationSpec) -> tuple[str, ...]:
     """Names of the objects whose pose a policy reads, which somebody has to see."""
     near = (t for t in spec.terms(GROUP) if t.function.startswith(("object_", "height_")))
-    return tuple(dict.fromkeys(t.params["name"] for t in near))
+    return tuple(dict.fromkeys(t.params[key] for t in near for key in ("name", "frame") if key in t.params))
 
 
 def joints_read_by(spec: ObservationSpec) -> tuple[int, ...]:

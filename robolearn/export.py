@@ -1,4 +1,8 @@
-"""A policy as one file for computers without this package (ONNX, torch.export), checked against it."""
+"""A policy as one file for computers without this package (ONNX, torch.export), checked against it.
+
+A policy of single actions becomes its `act`; one that plans chunks becomes its `plan`, whose noise is an input: see
+robolearn.export_chunks.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -15,14 +19,18 @@ from torch import Tensor, nn
 
 from robolearn import optional
 from robolearn.errors import UserError
+from robolearn.export_chunks import Planning
 from robolearn.policies.base import Policy
+from robolearn.policies.chunked import ChunkedPolicy
 from robolearn.spec import Field, to_dict
 
 OUTPUT = "action"
-TOLERANCE = 1e-5
+TOLERANCE, CHUNK_TOLERANCE = 1e-5, 1e-4  # many calls of a network add up their roundings
 BATCHES = (1, 7, 256)
 EXTREMES = (0.0, 1e-30, 1.0, -1.0, 1e3, -1e3, 1e6, -1e6)
+CHUNK_BATCHES, CHUNK_EXTREMES = (1, 5), (0.0, 1.0, -1.0)
 Obs = dict[str, Tensor]
+Call = Callable[[Obs], Tensor | tuple[Tensor, ...]]
 
 
 class ExportError(UserError):
@@ -34,23 +42,37 @@ class _Acting(nn.Module):
 
     def __init__(self, policy: Policy):
         super().__init__()
-        self.policy = policy
+        self.policy, self.fields, self.outputs = policy, inputs(policy), [OUTPUT]
+        self.about = dict[str, str]()
 
     def forward(self, obs: Obs) -> Tensor:
         return self.policy.act(obs)
 
 
+def graph(policy: Policy) -> _Acting | Planning:
+    """The module that becomes the file. ExportError if there is none for this policy."""
+    if not isinstance(policy, ChunkedPolicy):
+        return _Acting(policy)
+    try:
+        return Planning(policy)
+    except ValueError as error:
+        raise ExportError(f"policy '{policy.kind}' cannot be exported: {error}") from None
+
+
 def export(policy: Policy, path: Path, format: str) -> float:
-    """Write `path`, load it back, return the largest difference of an action; ExportError above TOLERANCE."""
-    policy = policy.eval().to("cpu")
+    """Write `path`, load it back, return the largest difference of an output; ExportError above the tolerance."""
+    made = graph(policy.eval().to("cpu"))
+    chunks = isinstance(made, Planning)
+    allowed = CHUNK_TOLERANCE if chunks else TOLERANCE
+    tried = (CHUNK_BATCHES, CHUNK_EXTREMES) if chunks else (BATCHES, EXTREMES)
     part = path.with_name(f"{path.stem}.part{path.suffix}")
     write, load = FORMATS[format]
     try:
         with _quiet():
-            write(policy, part)
-            worst = largest_difference(policy.act, load(part), inputs(policy))
-        if not worst <= TOLERANCE:
-            raise ExportError(f"the {format} file's actions differ by {worst:.2g} (at most {TOLERANCE:g} is allowed)")
+            write(made, part)
+            worst = largest_difference(made, load(part), made.fields, *tried)
+        if not worst <= allowed:
+            raise ExportError(f"the {format} file's actions differ by {worst:.2g} (at most {allowed:g} is allowed)")
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
@@ -76,15 +98,20 @@ def _random(shape: tuple[int, ...], dtype: str, generator: torch.Generator) -> T
     return torch.randn(shape, generator=generator)
 
 
-def largest_difference(act: Callable[[Obs], Tensor], other: Callable[[Obs], Tensor],
-                       fields: dict[str, Field]) -> float:  # fmt: skip
+def largest_difference(act: Call, other: Call, fields: dict[str, Field], batches: Sequence[int] = BATCHES,
+                       extremes: Sequence[float] = EXTREMES) -> float:  # fmt: skip
     """Over random observations of several batch sizes and constant, extreme ones; NaN if either gives NaN."""
     generator = torch.Generator().manual_seed(0)
-    tried = [sample(fields, batch, generator) for batch in BATCHES]
-    for value in EXTREMES:
+    tried = [sample(fields, batch, generator) for batch in batches]
+    for value in extremes:
         tried.append({k: _constant(f, value) for k, f in fields.items()})
     with torch.inference_mode():
-        return float(torch.stack([(act(obs) - other(obs)).abs().max() for obs in tried]).max())
+        pairs = [(_flat(act(obs)), _flat(other(obs))) for obs in tried]
+        return float(torch.stack([(a - b).abs().max() for a, b in pairs]).max())
+
+
+def _flat(out: Tensor | tuple[Tensor, ...]) -> Tensor:
+    return torch.cat([t.flatten() for t in (out if isinstance(out, tuple) else (out,))])
 
 
 def _constant(field: Field, value: float) -> Tensor:
@@ -95,45 +122,54 @@ def _constant(field: Field, value: float) -> Tensor:
 # --- formats ---------------------------------------------------------------------------------------------
 
 
-def _captured(policy: Policy) -> torch.export.ExportedProgram:
-    fields = inputs(policy)
-    example = sample(fields, 2, torch.Generator().manual_seed(1))
-    free = {"obs": {k: {0: torch.export.Dim("batch")} for k in fields}}
+def _captured(made: _Acting | Planning) -> torch.export.ExportedProgram:
+    example = sample(made.fields, 2, torch.Generator().manual_seed(1))
+    free = ({k: {0: torch.export.Dim("batch")} for k in made.fields},)
     try:
-        return torch.export.export(_Acting(policy), (example,), dynamic_shapes=free)
+        return torch.export.export(made, (example,), dynamic_shapes=free)
     except Exception as error:  # whatever the tracer met in the policy
-        raise ExportError(f"torch.export cannot trace policy '{policy.kind}': {str(error).splitlines()[0]}") from error
+        reason = str(error).splitlines()[0]
+        raise ExportError(f"torch.export cannot trace policy '{made.policy.kind}': {reason}") from error
 
 
-def _write_torch(policy: Policy, path: Path) -> None:
-    torch.export.save(_captured(policy), path, extra_files={"policy_spec.json": spec_json(policy)})
+def _write_torch(made: _Acting | Planning, path: Path) -> None:
+    about = {"policy_spec.json": spec_json(made.policy), "about.json": json.dumps(made.about)}
+    torch.export.save(_captured(made), path, extra_files=about)
 
 
-def _load_torch(path: Path) -> Callable[[Obs], Tensor]:
+def _load_torch(path: Path) -> Call:
     return torch.export.load(path).module()
 
 
-def _write_onnx(policy: Policy, path: Path) -> None:
+def _write_onnx(made: _Acting | Planning, path: Path) -> None:
     optional.load("onnxscript", "export")
     onnx = optional.load("onnx", "export")
+    policy = made.policy
     program = torch.onnx.export(
-        _captured(policy), dynamo=True, input_names=list(inputs(policy)), output_names=[OUTPUT], verbose=False
+        _captured(made), dynamo=True, input_names=list(made.fields), output_names=made.outputs, verbose=False
     )
     assert program is not None
     model = program.model_proto
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
-    about = {"policy_spec": spec_json(policy), "kind": policy.kind, "robot": policy.spec.robot}
+    for node in model.graph.node:  # where in our source each came from: more bytes than a small policy's weights
+        node.ClearField("metadata_props")
+    about = made.about | {"policy_spec": spec_json(policy), "kind": policy.kind, "robot": policy.spec.robot}
     onnx.helper.set_model_props(model, about | {"rate_hz": f"{policy.spec.rate_hz:g}", "units": policy.spec.units})
     onnx.save(model, str(path))
 
 
-def _load_onnx(path: Path) -> Callable[[Obs], Tensor]:
+def _load_onnx(path: Path) -> Call:
     runtime = optional.load("onnxruntime", "export")
     options = runtime.SessionOptions()
     options.log_severity_level = 3
     session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return lambda obs: torch.from_numpy(session.run([OUTPUT], {k: v.numpy() for k, v in obs.items()})[0])
+
+    def call(obs: Obs) -> Tensor | tuple[Tensor, ...]:
+        out = tuple(torch.from_numpy(a) for a in session.run(None, {k: v.numpy() for k, v in obs.items()}))
+        return out if len(out) > 1 else out[0]
+
+    return call
 
 
 FORMATS = {"onnx": (_write_onnx, _load_onnx), "torch": (_write_torch, _load_torch)}

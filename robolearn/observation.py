@@ -179,9 +179,28 @@ def object_rotation_6d_ee(robot: RobotState, scene: SceneState, name: str) -> Te
 
 
 @term
+def object_position_in(scene: SceneState, name: str, frame: str) -> Tensor:
+    """From the object `frame` to the object `name`, m, in the former's frame."""
+    return _position_in(scene.objects[frame].pose, scene.objects[name].pose)
+
+
+@term
+def object_rotation_6d_in(scene: SceneState, name: str, frame: str) -> Tensor:
+    """Of the object `name` in the frame of the object `frame`, as `ee_rotation_6d`."""
+    outer = quat_conjugate(scene.objects[frame].pose[:, 3:])
+    return _rotation_6d(quat_mul(outer, scene.objects[name].pose[:, 3:]))
+
+
+@term
 def point_cloud(scene: SceneState, sensor: str) -> Tensor:
     """(B, n, 3) m in the base frame: what `robolearn.pointcloud.cloud` made of that depth camera's picture."""
     return scene.sensors[sensor]
+
+
+@term
+def image(scene: SceneState, camera: str) -> Tensor:
+    """(B, H, W, 3) uint8: the newest picture of that camera, rows from the top."""
+    return scene.sensors[camera]
 
 
 @term
@@ -248,13 +267,20 @@ def _ready(value: Any, device: torch.device | str) -> Any:
 
 class ObservationMemory:
     """What is remembered of earlier periods: the terms' history and integrals, then the last `history` frames of each
-    group. The first frame after a reset fills every history and starts every integral at zero."""
+    group's vector. The first frame after a reset fills every history and starts every integral at zero. Pictures pass
+    through as they are: a policy that wants several keeps them itself. ValueError for a picture's term with a memory
+    of its own."""
 
     def __init__(self, spec: ObservationSpec, num_envs: int, device: torch.device | str, dt: float):
         self.buffers: dict[str, Tensor] = {}
+        for t in (t for terms in spec.groups.values() for t in terms if t.field.kind != "vector"):
+            if t.history > 1 or t.integral_limit:
+                raise ValueError(
+                    f"term '{t.field.name}' is no vector: set its history to 1 and its integral_limit to 0"
+                )
         self._terms = {g: [t for t in terms if t.field.kind == "vector"] for g, terms in spec.groups.items()}
         self._terms = {g: ts for g, ts in self._terms.items() if any(t.history > 1 or t.integral_limit for t in ts)}
-        self._groups = [g for g, n in spec.history.items() if n > 1]
+        self._groups = [g for g, n in spec.history.items() if n > 1 and spec.frame_dim(g)]
         self.dt = dt
         for group in self._groups:
             n = spec.history[group]

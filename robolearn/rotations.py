@@ -122,6 +122,17 @@ def pose_difference(pose_from: Tensor, pose_to: Tensor) -> Tensor:
     return torch.cat((pose_to[..., :3] - pose_from[..., :3], turn), dim=-1)
 
 
+def pose_mul(a: Tensor, b: Tensor) -> Tensor:
+    """The pose b (..., 7), given in the frame a (..., 7), in the frame that a is given in."""
+    return torch.cat((a[..., :3] + quat_apply(a[..., 3:], b[..., :3]), quat_mul(a[..., 3:], b[..., 3:])), dim=-1)
+
+
+def pose_inverse(pose: Tensor) -> Tensor:
+    """Of the outer frame in the frame of the pose (..., 7)."""
+    back = quat_conjugate(pose[..., 3:])
+    return torch.cat((-quat_apply(back, pose[..., :3]), back), dim=-1)
+
+
 def random_quat(shape: tuple[int, ...], generator: torch.Generator, device: torch.device | str) -> Tensor:
     """Uniform over SO(3)."""
     q = torch.randn(*shape, 4, generator=generator, device=device)

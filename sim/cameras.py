@@ -1,4 +1,4 @@
-"""Where a scene's cameras look from, and what their depth is worth as a point cloud."""
+"""Which cameras a task observes, where a scene's cameras look from, and what their depth is worth as a point cloud."""
 
 from __future__ import annotations
 
@@ -7,10 +7,32 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from robolearn.errors import ConfigError, unknown
 from robolearn.pointcloud import CloudCfg, cloud
-from robolearn.rotations import matrix_to_quat, quat_apply, quat_conjugate, quat_mul
+from robolearn.rotations import matrix_to_quat, pose_inverse, pose_mul
+from robolearn.spec import ObservationSpec
 from sim.backends.base import Backend
 from sim.scene import CameraCfg
+
+
+def observed(spec: ObservationSpec, backend: Backend) -> tuple[str, ...]:
+    """Cameras that the terms `image` read. ConfigError for one that the scene or the engine does not have, or whose
+    pictures are of another size than the term's field."""
+    terms = [t for group in spec.groups.values() for t in group if t.function == "image"]
+    cameras = backend.scene.cameras
+    for term in terms:
+        name = term.params["camera"]
+        if not backend.capabilities.cameras:
+            engine = type(backend).__name__.lower()
+            raise ConfigError(f"the task observes camera '{name}' and backend {engine} has none; use backend=mujoco "
+                              "or backend=pybullet, or take it out of the task's cameras")  # fmt: skip
+        if name not in cameras:
+            raise ConfigError(unknown("camera in the scene", name, list(cameras)))
+        shape = (cameras[name].height, cameras[name].width, 3)
+        if term.field.kind != "image" or term.field.dtype != "uint8" or term.field.shape != shape:
+            raise ConfigError(f"observation '{term.field.name}' of camera '{name}' must be an image of {shape} uint8, "
+                              f"it is {term.field.kind} {term.field.shape} {term.field.dtype}")  # fmt: skip
+    return tuple(dict.fromkeys(t.params["camera"] for t in terms))
 
 
 def optical_frame(cfg: CameraCfg) -> Tensor:
@@ -31,8 +53,8 @@ def optical_pose(backend: Backend, camera: str, base: str | None = None) -> Tens
     pose = optical_frame(cfg).to(backend.device).expand(backend.num_envs, 7)
     if cfg.link is not None:
         asset, _, link = cfg.link.partition("/")
-        pose = _composed(backend.body_pose(asset, [link])[:, 0] if link else backend.pose(asset), pose)
-    return pose if base is None else _composed(_inverse(backend.pose(base)), pose)
+        pose = pose_mul(backend.body_pose(asset, [link])[:, 0] if link else backend.pose(asset), pose)
+    return pose if base is None else pose_mul(pose_inverse(backend.pose(base)), pose)
 
 
 def camera_cloud(backend: Backend, camera: str, cfg: CloudCfg, base: str | None = None,
@@ -43,13 +65,3 @@ def camera_cloud(backend: Backend, camera: str, cfg: CloudCfg, base: str | None 
     depth = torch.from_numpy(backend.depth(camera, ids)).to(backend.device)
     intrinsics = torch.tensor(backend.scene.cameras[camera].intrinsics, device=backend.device)
     return cloud(depth, intrinsics, optical_pose(backend, camera, base)[ids], cfg)
-
-
-def _composed(first: Tensor, second: Tensor) -> Tensor:
-    at = first[:, :3] + quat_apply(first[:, 3:], second[:, :3])
-    return torch.cat((at, quat_mul(first[:, 3:], second[:, 3:])), dim=1)
-
-
-def _inverse(pose: Tensor) -> Tensor:
-    back = quat_conjugate(pose[:, 3:])
-    return torch.cat((-quat_apply(back, pose[:, :3]), back), dim=1)

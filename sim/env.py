@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from robolearn.spec import PolicySpec, columns
 from robolearn.state import RobotState, SceneState, put_tensors, tensors_of
 from sim import randomize, trace
 from sim.backends.base import Backend, BackendCfg
+from sim.cameras import observed
+from sim.looks import neutral
 from sim.scene import SceneCfg
 from sim.task import ActionState, Task, TaskCfg
 
@@ -43,17 +47,27 @@ class SimEnv:
         self.backend: Backend = config.build(
             backend, scene=self._scene(), num_envs=num_envs, device=self.device, seed=seed
         )
-        self._build_pipeline()
-        self.task.setup(self.backend, self.generator)
-        self.trace = trace.Recorder(self, trace_dir)
-        self.diverged_count = torch.zeros((), device=self.device)
-        self._weights = self._reward_weights()
+        with ExitStack() as stack:
+            stack.callback(self.backend.close)  # its processes and GL contexts, if what follows is refused
+            self.cameras = self._observed()
+            self._build_pipeline()
+            self.task.setup(self.backend, self.generator)
+            self.trace = trace.Recorder(self, trace_dir)
+            self.diverged_count = torch.zeros((), device=self.device)
+            self._weights = self._reward_weights()
+            stack.pop_all()
 
     def _scene(self) -> SceneCfg:
         """The task's scene, with what the randomisation changes declared."""
         scene = self.task.scene()
         declared = tuple((self.task.asset, p) for p in self.cfg.randomize.params)
         return replace(scene, randomized=tuple(dict.fromkeys(scene.randomized + declared)))
+
+    def _observed(self) -> tuple[str, ...]:
+        """Cameras whose pictures are observed. ConfigError for pictures or looks that the engine does not have."""
+        cameras = observed(self.observation_spec, self.backend)
+        randomize.refuse_looks(self.backend, self.cfg.randomize.looks, cameras)
+        return cameras
 
     def _build_pipeline(self) -> None:
         b, device, cfg = self.num_envs, self.device, self.cfg.randomize
@@ -67,9 +81,9 @@ class SimEnv:
         self._arm = columns(self.robot.arm_ids)
         self._driven = columns([self.robot.joint_names.index(n) for n in self.commander.joints])
         self._delay = randomize.Delay(cfg.action_delay, b, self.action_spec.dim, device)
-        self._rest = torch.tensor(self.robot.default_joint_pos, device=device)
+        self._rest, self._rest_target = (torch.tensor(values, device=device) for values in self.task.rest())
         self._spread = torch.tensor([n not in self.robot.gripper_joints for n in self.robot.joint_names], device=device)
-        self._target = self._rest.expand(b, -1).clone()
+        self._target = self._rest_target.expand(b, -1).clone()
         self._trim = torch.zeros(b, len(self.robot.arm_ids), device=device)
         self._action = self.commander.rest.repeat(b, 1)
         self._disturbance = torch.zeros(b, 6, device=device)
@@ -88,6 +102,7 @@ class SimEnv:
         everyone = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
         self._reset(everyone)
         robot, scene = self._states()
+        scene.sensors |= self._pictures(range(self.num_envs))
         frames = self.terms.frames(robot, scene, self._action)
         self.terms.check(frames)
         return self.memory.push(self.sensor(frames)), {"log": {}}
@@ -107,6 +122,7 @@ class SimEnv:
         self.task.advance(self.backend)
 
         robot, scene = self._states()
+        scene.sensors |= self._pictures(range(self.num_envs))
         terms = self.task.rewards(robot, scene, ActionState(commanded, self._action, previous))
         weighted = torch.stack(tuple(terms.values())) * self._weights
         reward = torch.where(diverged, 0.0, weighted.sum(0) * self.step_dt)
@@ -124,6 +140,10 @@ class SimEnv:
             obs = self._restart(frames, final_obs, done, ended)
         return obs, reward, terminated, truncated, extras | {"final_obs": final_obs}
 
+    def states(self) -> tuple[RobotState, SceneState]:
+        """The true state of all, as terms read it; valid until the next step. For experts, not for policies."""
+        return self._states()
+
     def close(self) -> None:
         self.backend.close()
 
@@ -135,7 +155,11 @@ class SimEnv:
         """All that the following steps depend on: loaded, the same actions give the same rollout, to the
         bit."""
         return {
-            "backend": {"state": self.backend.get_state(), "params": self.backend.params()},
+            "backend": {
+                "state": self.backend.get_state(),
+                "params": self.backend.params(),
+                "looks": self.backend.looks(),
+            },
             "task": self.task.state_dict(),
             "memory": self.memory.state_dict(),
             "generator": self.generator.get_state(),
@@ -149,6 +173,9 @@ class SimEnv:
         for name, scale in state["backend"].get("params", {}).items():
             asset, _, param = name.partition(".")
             self.backend.set_param(asset, param, scale, everyone)
+        looks = state["backend"].get("looks", {})
+        for name in self.backend.looks().keys() | looks.keys():
+            self.backend.set_look(name, looks[name] if name in looks else neutral(name, self.num_envs), everyone)
         self.task.load_state_dict(state.get("task", {}))  # a checkpoint drops empty branches
         self.memory.load_state_dict(state["memory"])
         self.generator.set_state(state["generator"].cpu())
@@ -160,12 +187,14 @@ class SimEnv:
         return {
             "env": self, "limits": self.commander.last, "delay": self._delay, "pushes": self.pushes,
             "sensor": self.sensor, "sensor_delay": self.sensor.delay,
-        }  # fmt: skip
+        } | self.sensor.parts()  # fmt: skip
 
     def _reward_weights(self) -> Tensor:
         """(terms, 1), in the order in which the task gives them."""
         still = ActionState(self._action, self._action, self._action)
-        terms = self.task.rewards(*self._states(), still)
+        robot, scene = self._states()
+        scene.sensors |= self._pictures(range(self.num_envs))
+        terms = self.task.rewards(robot, scene, still)
         for name in self.cfg.weights:
             if name not in terms:
                 raise config.ConfigError(config.unknown("reward term", name, list(terms)))
@@ -237,6 +266,10 @@ class SimEnv:
             scene.sensors["disturbance"] = self._disturbance
         return robot, scene
 
+    def _pictures(self, envs: Sequence[int]) -> dict[str, Tensor]:
+        """What the observed cameras see now in these environments, (n, H, W, 3) uint8 by name."""
+        return self.backend.images(self.cameras, envs) if self.cameras else {}
+
     def _extras(self, robot: RobotState, scene: SceneState, diverged: Tensor) -> Extras:
         length = self.episode_length_buf.float()
         episode = {k: v.float() for k, v in self.task.metrics(robot, scene).items()}
@@ -251,7 +284,9 @@ class SimEnv:
         all."""
         self._reset(done)
         robot, scene = self._states()
-        anew = self.terms.frames(robot.rows(ended), scene.rows(ended), self._action[ended])
+        robot, scene = robot.rows(ended), scene.rows(ended)
+        scene.sensors |= self._pictures(ended.tolist())
+        anew = self.terms.frames(robot, scene, self._action[ended])
         frames = {k: v.index_copy(0, ended, anew[k]) for k, v in frames.items()}
         obs = self.memory.push(self.sensor(frames, done, self.reset_generator), done)
         return {k: v.index_copy(0, ended, obs[k][ended]) for k, v in final_obs.items()}
@@ -270,7 +305,8 @@ class SimEnv:
         start = self._rest + spread * self._spread
         self.backend.write_joints(asset, start, speed, mask)
         row = mask[:, None]
-        self._target = torch.where(row, start, self._target)
+        target = start + (self._rest_target - self._rest)
+        self._target = torch.where(row, target, self._target)
         if cfg.actuator_trim:
             trim = torch.randn(self._trim.shape, generator=generator, device=self.device) * cfg.actuator_trim
             if self.commander.mode == "attitude":
@@ -280,7 +316,7 @@ class SimEnv:
             drawn = randomize.draw_disturbance(cfg, self.num_envs, generator)
             self._disturbance = torch.where(row, drawn, self._disturbance)
             self.backend.apply_wrench(asset, self.robot.base_link, self._disturbance)
-        self.commander.reset(mask, start[:, self._driven])
+        self.commander.reset(mask, target[:, self._driven])
         self._delay.reset(mask, generator)
         self.sensor.reset(mask, generator)
         self.pushes.reset(mask)
@@ -289,4 +325,5 @@ class SimEnv:
         self.episode_length_buf = self.episode_length_buf * ~mask
         self._return, self._clips = self._return * ~mask, self._clips * ~mask
         self.task.reset(self.backend, mask, generator)
+        randomize.draw_looks(self.backend, cfg.looks, self.cameras, mask, generator)
         self.backend.forward()

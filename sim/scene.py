@@ -53,7 +53,19 @@ class Mesh:
     scale: float = 1.0
 
 
-Shape = Box | Sphere | Cylinder | Mesh
+@dataclass(frozen=True)
+class Boxes:
+    """One body of several boxes, such as a socket: (edge lengths, centre) of each, its edges along the body's axes. The
+    material is the same in all; the body's frame need not be at its centre of mass."""
+
+    parts: tuple[tuple[tuple[float, float, float], tuple[float, float, float]], ...]
+
+    def __post_init__(self) -> None:
+        if not self.parts or min(min(size) for size, _ in self.parts) <= 0.0:
+            raise ValueError(f"Boxes needs at least one box, with edges above 0, got {self.parts}")
+
+
+Shape = Box | Sphere | Cylinder | Mesh | Boxes
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from robolearn.env import Env
 from robolearn.spec import ActionSpec, ObservationSpec, RobotSpec
 from robolearn.state import RobotState, SceneState
 from sim.backends.base import Backend, BackendCfg
+from sim.experts import Expert
 from sim.randomize import RandomizeCfg
 from sim.scene import SceneCfg
 
@@ -60,6 +61,8 @@ class Task(ABC):
 
     asset = "robot"
     camera = "view"
+    instruction = ""
+    """What is to be done, in words, as a person would tell the robot; the task's name if it is empty."""
 
     def __init__(self, cfg: TaskCfg, robot: str):
         self.cfg = cfg
@@ -69,6 +72,16 @@ class Task(ABC):
     def fast_env(cls, cfg: TaskCfg, backend: BackendCfg, *args: Any) -> Env | None:
         """An Env that does the same as `SimEnv(cfg, backend, *args)` in less time; None where there is none."""
         return None
+
+    def rest(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Joint positions (J,) about which episodes start, and the set-points there: a hand that holds something has
+        closed further than its fingers can go."""
+        return self.robot.default_joint_pos, self.robot.default_joint_pos
+
+    def expert(self, num_envs: int, device: torch.device, noise: float, generator: torch.Generator) -> Expert:
+        """Whoever can do the task without learning. ConfigError where nobody can."""
+        raise config.ConfigError(f"task {self.cfg.name} has no scripted expert; take a trained policy (run=RUN; in "
+                                 "`robolearn collect` policy=run:RUN) or another task")  # fmt: skip
 
     @abstractmethod
     def scene(self) -> SceneCfg: ...

@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("state", "limits", "trajectories", "pointcloud"),
     ("observation", "actions", "env", "nets"),
     ("policies",),
-    ("bundle", "export", "data"),
+    ("bundle", "export", "export_chunks", "data"),
     ("runs",),
     ("rewards", "vlm"),
     ("algos",),

@@ -23,6 +23,7 @@ def _load() -> Any:
 
 results = _load()
 ARM = results.Row("franka_reach_ppo", seeds=2)
+STREAMING = results.imitation("peg_streaming", "peg", ("own", "ddim 16"))
 FLIGHT = results.flight("crazyflie_hover_rpm", "hover 40 s", ("total_steps=9",))
 
 
@@ -43,6 +44,10 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ..
             error = {"mean": rms, "median": rms, "p95": rms, "rms": rms}
             scores = {"success": success, "episodes": int(given["episodes"]), "backend": "first"}
             scores |= {"steady_error_m": error, "clip_rate": error}
+            sampler = given.get("sampler", "streaming")
+            calls = {"streaming": 5, "ddim": 16}[sampler]
+            plan = {"p50": 1.0 * calls, "p95": 2.0 * calls, "p99": 3.0 * calls}
+            scores |= {"chunk": {"sampler": sampler, "calls_per_chunk": calls, "execute": 8, "plan_ms": plan}}
             Path(given["json"]).write_text(json.dumps(scores))
 
     monkeypatch.setattr(results, "robolearn", fake)
@@ -79,6 +84,41 @@ def test_tables_hold_both_engines_and_the_baseline(calls: list[tuple[str, ...]])
     ]  # fmt: skip
     assert "| 99.00 | 50.0 | 0.062 | 0.250 |" in lines[0] and "| 99.00 | 50.0 | 0.031 | 0.125 |" in lines[3]
     assert sum("policy=geometric" in c for c in calls) == 4
+
+
+def test_demonstrations_are_recorded_for_the_row_and_each_sampler_has_a_line(
+    calls: list[tuple[str, ...]], tmp_path: Path
+) -> None:
+    found = {STREAMING: [results.run(STREAMING, s) | {"wall_s": 60.0} for s in range(2)]}
+    words = [c[0] for c in calls]
+    assert words == ["collect", "train", *3 * ["evaluate"], "collect", "train", *2 * ["evaluate"]]
+    assert {"task=franka_peg_insert", "noise=1", f"out={tmp_path / 'data' / 'peg'}"} <= set(calls[0])
+    assert f"data.path={tmp_path / 'data' / 'peg'}" in calls[1]
+    assert [("sampler=ddim" in c, "backend=pybullet" in c) for c in calls[2:5]] == [
+        (False, False), (False, True), (True, False),
+    ]  # fmt: skip
+    lines = results.imitations(found).splitlines()[2:]
+    own = "| peg_streaming | streaming (own) | 50 | 99.0 (99.0 to 99.0) | 50.0 (50.0 to 50.0) | 60 (60 to 60) | 5 for 8"
+    assert lines[0] == f"{own} | 5, 10, 15 |"
+    assert lines[1].startswith("| peg_streaming | ddim 16 | 50 | 99.0 |  | 60")
+    assert lines[1].endswith("| 16 for 8 | 16, 32, 48 |")
+    assert [r.table for r in (ARM, FLIGHT, STREAMING)] == ["results", "flight", "imitation"]
+
+
+def test_what_is_recorded_is_what_the_experiment_learns_from() -> None:
+    """Task, and number of episodes."""
+    from robolearn import config
+    from robolearn.cli import _world
+    from robolearn.cli.train import TrainCfg
+
+    _world.discover()
+    rows = [r for r in results.ROWS if r.data]
+    assert len(rows) >= 5
+    for row in rows:
+        cfg = config.load(TrainCfg, [f"experiment={row.experiment}"])
+        assert f"task={cfg.task.name}" in results.DATA[row.data]
+        assert f"episodes={cfg.data.episodes}" in results.DATA[row.data]
+        assert cfg.data.path == f"data/{row.data}" and cfg.algo.loop == "offline"
 
 
 def test_only_what_is_between_the_markers_changes(tmp_path: Path) -> None:

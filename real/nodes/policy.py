@@ -8,6 +8,9 @@ tells where it should be. Services (std_srvs/Trigger): `policy/start` takes auth
 episode where the robot stands, `policy/stop` gives it back, `policy/reset` starts a new episode on the way.
 `/diagnostics` once a second: rate, jitter, inference time, age of the state.
 
+A policy that plans chunks of actions plans the next one in a thread, while the last one is run (real.planner says what
+becomes of one that is late); with the parameter `blend` a chunk fades into the next one over so many periods.
+
 It proposes from fresh states only, and stops for good when the guard takes its authority: the next start is yours.
 """
 
@@ -28,10 +31,12 @@ from real.link import Link
 from real.nodes.report import OK, WARN, Report
 from real.nodes.run import run
 from real.pipeline import Pipeline
+from real.planner import PlanError, Planner, worker
 from real.site import FlightSite, Site, parameter, read_any_site
 from real.spread import Spread
 from robolearn import runs
 from robolearn.errors import ConfigError
+from robolearn.policies.chunked import ChunkedPolicy
 from robolearn.spec import PolicySpec
 
 SOURCE = "policy"
@@ -53,12 +58,14 @@ class PolicyNode(ros.Node):
         self.link = _link_of(self, self.site, self.bundle.spec)
         self.pipeline, self.policy = self.link.pipeline, self.bundle.policy
         self.dt, self._patience_s = self.pipeline.dt, self.link.patience_s
+        self.planner = self._plan_beside()
         self.running = False
         self._start_when_ready = parameter(self, "start", False)
         self._asked_s = self._refused_s = -math.inf  # the guard, for authority, on the steady clock
         self.ages, self.thinking, self.periods = Spread(), Spread(), Spread()
         self.counts = {"proposals": 0, "clipped by the guard": 0}
         self._proposed = False  # in this episode
+        self._warned = False  # of the times of planning
         self._began_s = self._last_tick = 0.0
         self._diagnostics = Report(self, self.site.profile.robot)
         for name, call in (("start", self.start), ("stop", self.stop), ("reset", self.reset)):
@@ -70,6 +77,21 @@ class PolicyNode(ros.Node):
             f"{self.bundle.spec.robot}, {self.bundle.spec.rate_hz:g} Hz, goals {sorted(goals)}, "
             f"objects {sorted(objects)}; start with the service policy/start"
         )
+
+    def _plan_beside(self) -> Planner | None:
+        """For a policy that plans chunks; it has planned some when this returns, and so knows how long that takes."""
+        blend = parameter(self, "blend", 0)
+        if blend < 0:
+            raise ConfigError(f"blend must not be negative, got {blend}")
+        if not isinstance(self.policy, ChunkedPolicy):
+            return None
+        planner = Planner(self.policy, self.dt, worker(), blend=blend)
+        try:
+            planner.warm_up()
+        except PlanError as error:
+            raise ConfigError(f"this policy cannot be run: {error}") from error
+        self.get_logger().info(planner.told())
+        return planner
 
     # --- authority ------------------------------------------------------------------------------------------
 
@@ -118,7 +140,10 @@ class PolicyNode(ros.Node):
         """A new episode from where the guard's target stands; the robot, if that is somewhere else."""
         self.pipeline.reset(self.link.standing())
         self._proposed = False
-        self.policy.reset(torch.ones(1, dtype=torch.bool))
+        if self.planner:
+            self.planner.reset()
+        else:
+            self.policy.reset(torch.ones(1, dtype=torch.bool))
         return True, "a new episode"
 
     def _halt(self, why: str) -> None:
@@ -150,7 +175,11 @@ class PolicyNode(ros.Node):
         if lack := self.link.lack():
             self.counts[lack.kind] = self.counts.get(lack.kind, 0) + 1
             return
-        self._propose()
+        try:
+            self._propose()
+        except PlanError as error:
+            self.get_logger().error(str(error))
+            self.stop()
         self.thinking.add(time.monotonic() - began)
 
     @torch.inference_mode()
@@ -159,18 +188,33 @@ class PolicyNode(ros.Node):
         self.ages.add(link.age_s())
         if self._proposed and link.reference is not None and pipeline.follow(link.reference):
             self.counts["clipped by the guard"] += 1
-        action = self.policy.act(pipeline.observe(link.state(), link.scene()))
+        obs = pipeline.observe(link.state(), link.scene())
+        action = self.planner.act(obs) if self.planner else self.policy.act(obs)
+        if action is None:
+            if not self._proposed:  # a robot that moved when the episode began is being braked, and stands elsewhere
+                pipeline.stand(link.standing())
+            pipeline.pause()
+            return
         link.propose(pipeline.command(action))
         self.counts["proposals"] += 1
         self._proposed = True
 
     def _report(self) -> None:
+        warning = self.planner.warning(self._patience_s) if self.planner else ""
+        if warning and not self._warned:
+            self.get_logger().warning(warning)
+        self._warned = bool(warning)
         spreads = {"period": self.periods, "inference": self.thinking, "state age": self.ages}
         figures: dict[str, object] = {f"{k}, ms": str(v) for k, v in spreads.items()}
+        figures |= self.planner.figures() if self.planner else {}
         figures |= self.counts | self.link.reader.refused | self.link.goals.refused
         self._diagnostics(OK if self.running else WARN, "running" if self.running else "waits", figures)
         for spread in spreads.values():
             spread.clear()
+
+    def close(self) -> None:
+        if self.planner:
+            self.planner.close()
 
 
 def _link_of(node: Any, site: Site | FlightSite, spec: PolicySpec) -> Link | FlightLink:

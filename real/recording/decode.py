@@ -54,9 +54,9 @@ class Decoder:
             raise ConfigError(f"a message is no {type_name}: {str(error)[:200]}") from None
 
 
-def numbers(message: Any, path: str) -> float | np.ndarray:
-    """What stands at `pose.position.x`, `position[2]` or `data` in a message: a number, or a vector of them. Raises
-    ConfigError with the names there are."""
+def part(message: Any, path: str) -> Any:
+    """What stands at `pose.position.x`, `position[2]` or `data` in a message. Raises ConfigError with the names there
+    are, IndexError for an element that a list lacks."""
     value = message
     for step in path.split("."):
         found = STEP.fullmatch(step)
@@ -71,6 +71,12 @@ def numbers(message: Any, path: str) -> float | np.ndarray:
             if not hasattr(value, "__len__") or index >= len(value):
                 raise IndexError(index)
             value = value[index]
+    return value
+
+
+def numbers(message: Any, path: str) -> float | np.ndarray:
+    """A number, or a vector of them, at a path as `part` takes it. Raises ConfigError if there is none."""
+    value = part(message, path)
     if hasattr(value, "sec") and hasattr(value, "nanosec"):
         return float(value.sec) + 1e-9 * float(value.nanosec)
     try:

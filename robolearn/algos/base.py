@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
@@ -14,6 +14,8 @@ from robolearn.policies.base import Policy
 @dataclass
 class AlgoCfg:
     name: str = "???"
+    loop: ClassVar[str] = "on_policy"
+    """Of the registered kinds of loop, the one that runs it."""
 
 
 class Algorithm(Protocol):

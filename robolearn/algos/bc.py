@@ -31,7 +31,7 @@ class BCCfg(ImitationCfg):
             raise ValueError("algo.activation: " + unknown("activation", self.activation, tuple(ACTIVATIONS)))
 
 
-@register("imitation", "bc", BCCfg)
+@register("algo", "bc", BCCfg)
 class BehaviourCloning(Imitation):
     def __init__(self, cfg: BCCfg, spec: PolicySpec, source: WindowSource, total_updates: int,
                  device: torch.device, generator: torch.Generator):  # fmt: skip

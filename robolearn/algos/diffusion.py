@@ -34,6 +34,9 @@ class DiffusionCfg(ImitationCfg):
     """ddpm, ddim, streaming or flow. A network that is trained for streaming serves ddpm and ddim too."""
     steps: int = 16
     """Network calls from pure noise to a chunk; ddpm makes one a noise level."""
+    temperature: float = 1.0
+    """Scale of the noise that chunks are drawn from, once trained: 1 draws from what was learned, less keeps to what is
+    likely of it."""
     noise_levels: int = 100
     schedule: str = "squaredcos_cap_v2"
     """A noise schedule of the library diffusers."""
@@ -43,6 +46,8 @@ class DiffusionCfg(ImitationCfg):
         for key, table in (("network", DENOISERS), ("sampler", SAMPLERS)):
             if getattr(self, key) not in table:
                 raise ValueError(f"algo.{key}: " + unknown(key, getattr(self, key), tuple(table)))
+        if not 0.0 <= self.temperature <= 1.0:
+            raise ValueError(f"algo.temperature must be in [0, 1], got {self.temperature}")
         if not 1 <= self.steps <= self.noise_levels:
             raise ValueError(f"algo.steps must be from 1 to algo.noise_levels, got {self.steps}")
 
@@ -52,14 +57,15 @@ class DiffusionCfg(ImitationCfg):
         return {"name": self.network, "width": self.width, "layers": self.layers, "heads": self.heads}
 
 
-@register("imitation", "diffusion", DiffusionCfg)
+@register("algo", "diffusion", DiffusionCfg)
 class Diffusion(Imitation):
     def __init__(self, cfg: DiffusionCfg, spec: PolicySpec, source: WindowSource, total_updates: int,
                  device: torch.device, generator: torch.Generator):  # fmt: skip
         torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator, device=device)))
         policy = DiffusionPolicy(cfg.chunked(spec), {
             "observation_steps": cfg.observation_steps, "encoder": cfg.encoder(), "network": cfg.denoiser(),
-            "sampler": {"name": cfg.sampler} | ({} if cfg.sampler == "ddpm" else {"steps": cfg.steps}),
+            "sampler": {"name": cfg.sampler, "temperature": cfg.temperature}
+            | ({} if cfg.sampler == "ddpm" else {"steps": cfg.steps}),
             "alphas_cumprod": alphas_cumprod(cfg.noise_levels, cfg.schedule),
         })  # fmt: skip
         super().__init__(cfg, policy, source, total_updates, device, generator)

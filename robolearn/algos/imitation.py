@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,10 @@ class WindowSource(Protocol):
         """Those with the numbers `batch` (B,), int64 on the CPU; the tensors may be on any device."""
         ...
 
+    def stream(self, batches: Iterable[Tensor]) -> Iterator[Windows]:
+        """`windows` of batch after batch, in their order; may work ahead."""
+        ...
+
     def statistics(self) -> dict[str, dict[str, Tensor]]:
         """`min`, `max`, `mean` and `std` (n,) of `action` and of every vector `observation.<key>`."""
         ...
@@ -34,6 +39,7 @@ class WindowSource(Protocol):
 
 @dataclass
 class ImitationCfg(AlgoCfg):
+    loop: ClassVar[str] = "offline"
     observation_steps: int = 2
     """How many observations the policy sees."""
     horizon: int = 16
@@ -50,7 +56,9 @@ class ImitationCfg(AlgoCfg):
     ema_max: float = 0.9999
     """The average forgets at 1 - (1 + update)^-ema_power, at most this; 0 for no average."""
     mask_padding: bool = False
-    """Whether actions after an episode's end are left out of the loss; else the data's padding is learned."""
+    """Whether actions after an episode's end are left out of the loss; else the data's padding is learned. Padding
+    that repeats the last action makes a policy of deltas go on as it moved, which is what a demonstration that was cut
+    at success wants; one whose last action must not go on (a retreat) is better masked, or recorded until it rests."""
     image_crop: tuple[int, ...] = ()
     """Height and width of the crops of pictures, at random in training; empty for none."""
     image_widths: tuple[int, ...] = (64, 128, 256, 512)
@@ -60,6 +68,8 @@ class ImitationCfg(AlgoCfg):
     """A safetensors file of pretrained weights for the picture encoders."""
     bfloat16: bool = False
     """The networks in bfloat16 where that is precise enough (autocast); for GPUs."""
+    compile: bool = False
+    """Train through torch.compile, which needs a C++ compiler, or Triton on a GPU; the first update waits for it."""
 
     def __post_init__(self) -> None:
         counts = (self.observation_steps, self.horizon, self.execute, self.image_blocks, self.image_features)
@@ -96,6 +106,16 @@ def ema_decay(update: int, power: float, most: float) -> float:
     return min(most, 1.0 - (1.0 + update) ** -power)
 
 
+def require_compiler(device: torch.device) -> None:
+    """ConfigError if torch cannot compile for this device."""
+    try:
+        torch.compile(lambda x: x + 1.0)(torch.ones(2, device=device))
+    except Exception as error:  # of the compiler, whichever it is
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(f"algo.compile: torch cannot compile for {device} ({reason}); install a C++ compiler (for a "
+                          f"GPU also Triton), or set algo.compile=false") from error  # fmt: skip
+
+
 class Imitation:
     """AdamW on `policy.loss`, gradients clipped, a cosine schedule. `policy` is the average of the weights `learner`
     goes through: what is evaluated and exported."""
@@ -111,6 +131,10 @@ class Imitation:
         self.learner = learner.to(device).train()
         self.policy = copy.deepcopy(self.learner).eval().requires_grad_(False)
         self.updates = 0
+        if cfg.compile:
+            require_compiler(device)
+            for network in self.learner.networks():
+                network.compile()
         self.optimizer = torch.optim.AdamW(
             self.learner.parameters(), lr=cfg.learning_rate, betas=cfg.betas, weight_decay=cfg.weight_decay, fused=True
         )

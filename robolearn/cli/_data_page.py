@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,7 +48,8 @@ def describe(episodes: Episodes) -> str:
     features = episodes.info.features.items()
     rows = [(k, _kind(f), f.unit, " ".join(f.names or ())) for k, f in features]
     lines += ["", table(rows, ("feature", "kind", "unit", "names"))]
-    counts = [(t, sum(episodes.task(e) == t for e in episodes.ids)) for t in episodes.tasks]
+    found_tasks = Counter(episodes.task(e) for e in episodes.ids)
+    counts = [(t, found_tasks[t]) for t in episodes.tasks]
     lines += ["", table([(str(n), task or "(none)") for task, n in counts], ("episodes", "instruction"))]
     found = labels.versions(episodes.root)
     if found:
@@ -78,7 +80,7 @@ def _section(title: str, body: str) -> str:
 
 def _statistics(episodes: Episodes) -> str:
     rows = []
-    for key in (k for k in episodes.keys if k not in episodes.info.videos):
+    for key in episodes.numbers:
         values = episodes.column(key).numpy()
         found = stats.of_numbers(values.reshape(len(values), -1))
         feature = episodes.info.features.get(key)

@@ -17,8 +17,8 @@ def option(default: Any, help: str, choices: tuple[str, ...] = (), group: bool =
     return dataclasses.field(default=default, metadata={"help": help, "choices": choices, "group": group})
 
 
-def describe(cls: type) -> str:
-    """The options as a table."""
+def describe(cls: type, prefix: str = "") -> str:
+    """The options as a table; `prefix`: of the key that holds them."""
     lines = []
     for field in dataclasses.fields(cls):
         if "help" not in field.metadata:
@@ -28,7 +28,7 @@ def describe(cls: type) -> str:
             default = "optional"
         choices = field.metadata["choices"]
         text = field.metadata["help"] + (f" ({', '.join(choices)})" if choices else "")
-        lines.append(f"  {field.name + '=':20} {text}; {default}")
+        lines.append(f"  {prefix + field.name + '=':20} {text}; {default}")
     return "\n".join(lines)
 
 

@@ -23,7 +23,8 @@ MIN_S, MAX_FPS, HOLD_S = 2.0, 30.0, 0.7
 SUCCESS, ELSE, EMPTY = (46, 170, 80), (112, 118, 126), (24, 27, 31)
 
 
-def record(policy: Policy, cfg: Any, path: Path, num_envs: int, seed: int, width_px: int | None = None) -> np.ndarray:
+def record(policy: Policy | _world.Scripted, cfg: Any, path: Path, num_envs: int, seed: int,
+           width_px: int | None = None) -> np.ndarray:  # fmt: skip
     """Write an episode of `num_envs` environments (more if short) to `path`; the last frame (H, W, 3).
     `width_px`: other than WIDTH_PX."""
     from robolearn.loops.log import Display
@@ -32,13 +33,13 @@ def record(policy: Policy, cfg: Any, path: Path, num_envs: int, seed: int, width
     env = world(cfg, num_envs, seed)
     try:
         require_cameras(env, cfg.backend.name)
-        _world.require_fit(policy, env)
+        acting = _world.bound(policy, env, seed)
         episodes = math.ceil(MIN_S / (env.max_episode_length * env.step_dt))
         steps = episodes * env.max_episode_length - 1  # the next would show the start of another one
         stride = math.ceil(1.0 / (env.step_dt * MAX_FPS) - 1e-6)
         rate = Fraction(1.0 / (env.step_dt * stride)).limit_denominator(1001)
         with Display(steps, "film") as display:
-            frames = _rollout(env, policy.to(env.device), steps, stride, lambda n: display.update(n, {}), width_px)
+            frames = _rollout(env, acting, steps, stride, lambda n: display.update(n, {}), width_px)
             return write(path, _held(frames, round(HOLD_S * rate)), rate)
     finally:
         env.close()
@@ -59,7 +60,7 @@ def require_cameras(env: SimEnv, backend: str) -> None:
         raise ConfigError(f"task {env.cfg.name} has no camera '{env.task.camera}'")
 
 
-def _rollout(env: SimEnv, policy: Policy, steps: int, stride: int, progress: Any,
+def _rollout(env: SimEnv, policy: _world.Acting, steps: int, stride: int, progress: Any,
              width_px: int | None) -> Iterator[np.ndarray]:  # fmt: skip
     import torch
 

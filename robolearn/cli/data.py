@@ -3,7 +3,8 @@
 usage: robolearn data info PATH
        robolearn data check PATH [--repair]
        robolearn data view PATH [out=FILE.html] [episodes="0 7"]
-       robolearn data convert FROM TO [format=robomimic|minari] [fps=HZ] [task="..."] [codec=NAME]
+       robolearn data convert FROM TO [format=robomimic|isaaclab|minari] [fps=HZ] [task="..."] [codec=NAME]
+       robolearn data convert BAG TO fps=HZ [topics="KEY=/TOPIC[:FIELD] ..."] [gap_s=0.5] [gaps=split] [task="..."]
 
 PATH is the folder of a set in the LeRobot v3.0 layout (docs/data.md).
 
@@ -12,14 +13,16 @@ PATH is the folder of a set in the LeRobot v3.0 layout (docs/data.md).
            --repair leaves these episodes out from now on, changes none, and puts the rest right
   view     one page: pictures as films, numbers as curves, statistics
   convert  a file of robomimic or Isaac Lab (HDF5) or the folder of a Minari data set becomes a set, or is appended to
-           one; a set becomes a file or folder of that format
+           one; a set becomes a file or folder of that format. A rosbag2 bag, or each bag of a folder, becomes an
+           episode at fps: measured numbers on the line between their neighbours (quaternions: on the arc), commands
+           and pictures the last ones at or before each step
 """
 
 from __future__ import annotations
 
 import importlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +34,8 @@ from robolearn.errors import unknown
 
 log = logging.getLogger(__name__)
 ACTIONS = "info", "check", "view", "convert"
-FORMATS = {"robomimic": "hdf5", "minari": "minari"}
+FORMATS = {"robomimic": "hdf5", "isaaclab": "isaaclab", "minari": "minari"}
+BAG = "rosbag2"
 REPAIR = "--repair"
 
 
@@ -39,14 +43,19 @@ REPAIR = "--repair"
 class DataCfg:
     out: str = option("", "view: file of the page; beside the set, with its name, if not given")
     episodes: str = option("", "view: numbers separated by spaces; the first ones if not given")
-    format: str = option("", "convert: the other format; seen of a FROM that is not a set", ("robomimic", "minari"))
-    fps: float = option(0.0, "convert: Hz of a FROM that does not say it")
+    format: str = option("", "convert: the other format; seen of a FROM that is not a set", (*FORMATS, BAG))
+    fps: float = option(0.0, "convert: Hz of a FROM that does not say it, and of what a bag becomes")
     task: str = option("", "convert: the instruction, in words")
     codec: str = option("h264", "convert: of the pictures", ("h264", "h264_lossless", "ffv1", "av1"))
+    topics: str = option("", "convert a bag: KEY=/TOPIC or KEY=/TOPIC:FIELD, separated by spaces; a key given twice "
+                         "holds one after the other. Joints, command and cameras if not given")  # fmt: skip
+    stamps: str = option("header", "convert a bag: times of the messages' own, or of their reception",
+                         ("header", "receive"))  # fmt: skip
+    gap_s: float = option(0.5, "convert a bag: longest time between two measurements, and age of a picture")
+    gaps: str = option("refuse", "convert a bag: what becomes of one with longer gaps", ("refuse", "split"))
 
     def __post_init__(self) -> None:
-        if self.format:
-            _options.check_choices(self)
+        _options.check_choices(self if self.format else replace(self, format=BAG))  # none is no choice, but legal
 
 
 def help_text() -> str:
@@ -112,14 +121,32 @@ def _convert(source: Path, target: Path, options: DataCfg) -> str:
     if not source.exists():
         raise ConfigError(f"{source} does not exist")
     if (source / layout.INFO).exists():
-        if not options.format:
+        if options.format not in FORMATS:
             raise ConfigError(f"{source} is a set of episodes: name the format= to make of it, {' or '.join(FORMATS)}")
         count = _converter(options.format).save(Episodes(source), target)
-    else:
-        kind = options.format or ("minari" if source.is_dir() else "robomimic")
-        video = VideoCfg(options.codec)
-        count = _converter(kind).load(source, target, fps=options.fps, task=options.task, video=video)
+        return f"{target}: {count} episodes of {source}"
+    kind, video = options.format or _kind(source), VideoCfg(options.codec)
+    if kind == BAG:
+        return _convert_bag(source, target, options, video)
+    count = _converter(kind).load(source, target, fps=options.fps, task=options.task, video=video)
     return f"{target}: {count} episodes of {source}"
+
+
+def _convert_bag(source: Path, target: Path, options: DataCfg, video: Any) -> str:
+    from robolearn.cli import _data_bag
+
+    rules = _data_bag.BagRules(options.fps, options.topics, options.stamps, options.gap_s, options.gaps)
+    count, said = _data_bag.load(source, target, rules, options.task, video)
+    return f"{target}: {count} episodes of {source} ({said})"
+
+
+def _kind(source: Path) -> str:
+    """Of what is not a set."""
+    from robolearn.cli import _data_bag
+
+    if _data_bag.is_bag(source) or (source.is_dir() and _data_bag.bags(source)):
+        return BAG
+    return "minari" if source.is_dir() else "robomimic"
 
 
 def _converter(name: str) -> Any:

@@ -2,11 +2,15 @@
 
 usage: robolearn train experiment=NAME [key=value ...]
        robolearn train task=NAME [algo=NAME] [key=value ...]
+       robolearn train task=NAME algo=bc|diffusion data.path=FOLDER [key=value ...]
        robolearn train resume=RUN [key=value ...]
 
 The run's folder gets config.yaml (everything, resolved), TensorBoard events and metrics.jsonl, checkpoints/ (atomic,
 the newest two), scores.json and bundle/. Ctrl-C finishes the iteration under way and writes a checkpoint; `resume=RUN`
 goes on from there exactly, after a kill from the checkpoint before it.
+
+bc and diffusion learn from episodes (`robolearn collect` records them), which must have been recorded with the task's
+observations, actions and rate; `updates` and `batch` are their length, `num_envs` and `total_steps` are not for them.
 
 Any value of the configuration can be set: task.episode_length_s=5 algo.learning_rate=3e-4 backend.threads=1
 task.randomize.mass=[0.8,1.2]. A wrong name or type is refused, with the nearest valid one, before anything starts.
@@ -17,7 +21,6 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
-import math
 import os
 import time
 from collections.abc import Iterator
@@ -29,12 +32,12 @@ from typing import TYPE_CHECKING, Any
 
 from robolearn import config
 from robolearn.cli import _options, _world
+from robolearn.cli._loops.options import DataOptions
 from robolearn.cli._options import option
 from robolearn.config import ConfigError
 
 if TYPE_CHECKING:
-    from robolearn.loops.on_policy import Trainer
-    from sim.env import SimEnv
+    from robolearn.cli._loops.base import Loop
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +57,11 @@ class TrainCfg:
     device: str = option("auto", "cpu, cuda, cuda:1; auto takes the GPU if the engine can use it")
     total_steps: int = option(1_000_000, "environment steps, over all environments")
     time_limit_s: float = option(0.0, "end after this long, start-up included, if total_steps does not; 0 for never")
+    data: DataOptions = field(
+        default_factory=DataOptions, metadata={"help": "what is learned from: its keys are below", "choices": ()}
+    )
+    updates: int = option(20_000, "of an algorithm that learns from data")
+    batch: int = option(256, "windows of each of these")
     run_dir: str = option("", "folder to write; made of name, date and seed under runs/ if not given")
     run_name: str = option("", "first part of that folder")
     short_episodes: float = option(0.0, "share of the environments whose episodes end early: more starts are seen")
@@ -67,6 +75,8 @@ class TrainCfg:
             raise ValueError(f"seed must be from 0 to {2**31 - 1}, got {self.seed}")
         if self.num_envs < 1 or self.total_steps < 1 or self.eval_episodes < 0:
             raise ValueError("num_envs and total_steps must be at least 1, eval_episodes at least 0")
+        if self.updates < 1 or self.batch < 1:
+            raise ValueError(f"updates and batch must be at least 1, got {self.updates} and {self.batch}")
         if not self.time_limit_s >= 0.0:
             raise ValueError(f"time_limit_s must be at least 0, got {self.time_limit_s}")
         if not 0.0 <= self.short_episodes <= 1.0 or not self.short_episode_s > 0.0:
@@ -75,7 +85,8 @@ class TrainCfg:
 
 def help_text() -> str:
     names = "\n".join(f"  {n}" for n in sorted(config.experiments()))
-    return f"{__doc__}\noptions:\n{_options.describe(TrainCfg)}\n\nexperiments:\n{names}"
+    options = f"{_options.describe(TrainCfg)}\n{_options.describe(DataOptions, 'data.')}"
+    return f"{__doc__}\noptions:\n{options}\n\nexperiments:\n{names}"
 
 
 def main(argv: list[str], started: float | None = None) -> int:
@@ -130,74 +141,52 @@ def _new_folder(cfg: TrainCfg, overrides: list[str]) -> Path:
 
 
 def _train(cfg: TrainCfg, folder: Path, resume: bool, started: float) -> int:
-    env = _world.make_env(cfg.task, cfg.backend, cfg.num_envs, cfg.device, cfg.seed, folder / "diverged")
-    with _exclusive(folder):  # only now: a world that cannot be built leaves no folder behind
-        _shorten(env, cfg)
-        trainer = _trainer(cfg, env, folder, started)
-        if resume:
-            _restore(trainer, folder)
-        config.save(cfg, folder / "config.yaml")
-        log.info("training %s with %s: %d environments on %s, run %s",
-                 cfg.task.name, cfg.algo.name, cfg.num_envs, env.device, folder)  # fmt: skip
-        try:
-            trainer.run()
-            _pack(cfg, trainer, folder)
-        except KeyboardInterrupt:
-            log.info("go on with: robolearn train resume=%s", folder)
-            raise
-        finally:
-            env.close()
+    loop: Loop = config.entry("loop", cfg.algo.loop).value(cfg, folder)
+    try:
+        with _exclusive(folder):  # only now: what cannot be built leaves no folder behind
+            loop.prepare(started)
+            if resume:
+                _restore(loop, folder)
+            config.save(cfg, folder / "config.yaml")
+            log.info("training %s with %s: %s, run %s", cfg.task.name, cfg.algo.name, loop.said(), folder)
+            loop.trainer.run()
+            _pack(cfg, loop, folder)
+    except KeyboardInterrupt:
+        log.info("go on with: robolearn train resume=%s", folder)
+        raise
+    finally:
+        loop.close()
     return 0
 
 
-def _shorten(env: SimEnv, cfg: TrainCfg) -> None:
-    count = round(cfg.short_episodes * env.num_envs)
-    longest = min(cfg.short_episode_s, env.max_episode_length_s)  # goals are planned no further
-    env.episode_limit_buf[:count] = max(1, round(longest / env.step_dt))
-
-
-def _restore(trainer: Trainer, folder: Path) -> None:
+def _restore(loop: Loop, folder: Path) -> None:
     from robolearn.loops import checkpoint
 
     try:
-        trainer.load_state_dict(checkpoint.read_newest(folder / "checkpoints"))
+        loop.trainer.load_state_dict(checkpoint.read_newest(folder / "checkpoints"))
     except checkpoint.CheckpointError as error:
         raise ConfigError(f"{folder} cannot be resumed: {error}") from None
     except (KeyError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(f"the checkpoint in {folder} does not fit these settings: {reason}") from error
-    log.info("resumed %s at %d steps", folder, trainer.counters.env_steps)
+    log.info("resumed %s at %s", folder, loop.ended())
 
 
-def _trainer(cfg: TrainCfg, env: SimEnv, folder: Path, started: float) -> Trainer:
-    import torch
-
-    from robolearn.loops.on_policy import Trainer
-
-    torch.set_num_threads(max(1, cfg.torch_threads))
-    generator = torch.Generator(env.device).manual_seed(cfg.seed + 1)
-    algo = config.build(cfg.algo, spec=env.policy_spec(), num_envs=env.num_envs, device=env.device, generator=generator)
-    limit = cfg.time_limit_s or math.inf
-    return Trainer(env, algo, cfg.total_steps, folder, generator, cfg.checkpoint_every_s, started, limit)
-
-
-def _pack(cfg: TrainCfg, trainer: Trainer, folder: Path) -> None:
+def _pack(cfg: TrainCfg, loop: Loop, folder: Path) -> None:
     """Evaluate the final policy and write scores.json and bundle/."""
     from robolearn import bundle
     from robolearn.loops.evaluate import table
     from robolearn.paths import share_dir
 
-    policy, seconds = trainer.algo.policy.eval(), trainer.counters.seconds
-    scores: dict[str, Any] = {"train_seconds": seconds, "train_steps": trainer.counters.env_steps}
+    policy, scores = loop.policy, loop.done()
     if cfg.eval_episodes:
-        scores |= _world.score(policy, cfg.task, cfg.backend, cfg.eval_episodes, cfg.seed + 10_000, cfg.device)
+        scores |= _world.score(policy, cfg.task, cfg.backend, cfg.eval_episodes, loop.eval_seed, cfg.device)
     (folder / "scores.json").write_text(json.dumps(scores, indent=1))
     packed = bundle.Bundle(
-        policy, trainer.env.robot, config=config.to_plain(cfg), scores=scores,
-        git_revision=bundle.git_revision(share_dir()),
-    )  # fmt: skip
+        policy, loop.robot, config=config.to_plain(cfg), scores=scores, git_revision=bundle.git_revision(share_dir())
+    )
     bundle.save(folder / "bundle", packed)
     if cfg.eval_episodes:
         print(table(scores))
-    print(f"{'trained':22} {trainer.counters.env_steps:,} steps in {seconds:.1f} s, start-up included")
+    print(f"{'trained':22} {loop.ended()}")
     print(f"{'bundle':22} {folder / 'bundle'}")

@@ -6,7 +6,7 @@ Everything is read: every number, every frame of every video.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from robolearn.data import join, layout
 from robolearn.data.layout import COUNTERS, INFO, SKIPPED, STATS, DataError, Feature, Info
-from robolearn.data.read import by_file, places
+from robolearn.data.read import by_file, places, read_column
 from robolearn.data.video import VideoFile
 
 Update = Callable[[int], object]
@@ -57,8 +57,22 @@ def _of_set(root: Path, info: Info, rows: Sequence[join.Row]) -> Iterator[Findin
     skipped = layout.read_skipped(root)
     if rows and _stale(root, info, sum(row["length"] for row in rows if row["episode_index"] not in skipped)):
         yield Finding(None, f"{STATS} is not of all episodes (a recorder was killed?)")
+    yield from _of_tasks(root, rows)
+    for path, strange in join.strays(root, rows).items():
+        yield Finding(None, f"{path.relative_to(root)} holds frames of episodes {layout.spans(strange)}, which are in "
+                            "another file (a recorder was killed?)")  # fmt: skip
     for path in join.orphans(root, info, rows):
         yield Finding(None, f"{path.relative_to(root)} belongs to no episode (a recorder was killed?)")
+
+
+def _of_tasks(root: Path, rows: Sequence[join.Row]) -> Iterator[Finding]:
+    try:
+        there = layout.read_tasks(root)
+    except DataError as error:
+        yield Finding(None, str(error))
+        return
+    if lacking := {task for row in rows for task in row.get("tasks") or ()} - set(there):
+        yield Finding(None, f"{layout.TASKS} lacks the instruction {min(lacking)!r}")
 
 
 def _stale(root: Path, info: Info, frames: int) -> bool:
@@ -106,7 +120,7 @@ def _of_video(root: Path, info: Info, row: join.Row, key: str) -> Iterator[str]:
     kind = f"videos/{key}"
     start = join.first_frame(row, kind, info.fps)
     try:
-        file = VideoFile(root / layout.path_of(kind, layout.number(row, kind)), info.fps)
+        file = VideoFile(root / layout.path_of(kind, layout.number(row, kind)), info.fps, strict=True)
         for _ in file.read(range(start, start + row["length"])):
             pass
         if file.shape != info.features[key].shape:
@@ -120,15 +134,28 @@ def repair(root: Path, findings: Sequence[Finding]) -> list[int]:
     """Leave out the episodes of the findings from now on (meta/skipped.json, with the reasons; no episode is changed),
     remove what belongs to none, write totals and statistics anew. The episodes left out, in all."""
     with layout.lock(root):
-        info, rows, tasks = layout.read_info(root), layout.read_rows(root), layout.read_tasks(root)
+        info, rows = layout.read_info(root), layout.read_rows(root)
         skipped = layout.read_skipped(root)
         for finding in findings:
             if finding.episode is not None:
                 skipped.setdefault(finding.episode, finding.text)
         if skipped:
             layout.write_json(root, SKIPPED, {str(k): v for k, v in sorted(skipped.items())})
+        if any(_of_tasks(root, rows)):
+            layout.write_tasks(root, _tasks(root, rows, skipped))
+        tasks = layout.read_tasks(root)
+        join.remove_strays(root, rows)
         join.remove_orphans(root, info, rows)
         frames = sum(row["length"] for row in rows)
         layout.write_json(root, INFO, info.to_json(len(rows), frames, len(tasks)))
         join.write_stats(root, info)
     return sorted(skipped)
+
+
+def _tasks(root: Path, rows: Sequence[join.Row], skipped: Collection[int]) -> list[str]:
+    """The instructions by their number in the frames, as far as the episodes tell."""
+    known: dict[int, str] = {}
+    single = {row["episode_index"] for row in rows if len(row.get("tasks") or ()) == 1} - set(skipped)
+    for episode, values in read_column(root, rows, "task_index", Feature("int64", (1,)), single):
+        known[int(values[0, 0])] = rows[episode]["tasks"][0]
+    return [known.get(k, f"(lost {k})") for k in range(max(known, default=-1) + 1)]

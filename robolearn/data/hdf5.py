@@ -10,11 +10,12 @@
 | obs/NAME | observation.NAME; uint8 pictures (T, H, W, 3) observation.images.NAME |
 | actions, rewards, dones | action, next.reward, next.done |
 | states | states; a folder's a/b is a.b |
+| initial_state (Isaac Lab), one row | initial_state, the same in each step |
+| attribute success (Isaac Lab) | next.success, true in the last step of a success |
 | env_args, mask/NAME | `about` of the set: env_args, masks (numbers of episodes) |
 
 `next_obs` is the observation of the next step and is made again on export, where that of the last step is its own
-observation: what robomimic had there is not kept. What has no row a step (Isaac Lab's initial_state) is left out, and
-that is said.
+observation: what robomimic had there is not kept. What else has no row a step is left out, and that is said.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from robolearn.data import layout
 from robolearn.data.layout import DataError, Feature
 from robolearn.data.read import Episodes
 from robolearn.data.video import VideoCfg
@@ -38,8 +41,28 @@ log = logging.getLogger(__name__)
 
 NAMES = {"actions": "action", "rewards": "next.reward", "dones": "next.done"}
 PICTURES, NUMBERS = "observation.images.", "observation."
+INITIAL, SUCCESS = "initial_state", "next.success"
 GYM = 2
-"""robomimic's number of the kind of environment that asks for least."""
+"""robomimic's number of the kind of environment that asks for least; Isaac Lab's too."""
+
+
+@dataclass(frozen=True)
+class Style:
+    """What the readers of a file want beside the columns that are there."""
+
+    name: str
+    next_obs: bool = False
+    outcome: bool = False
+    """rewards and dones, made up where there are none."""
+    success: bool = False
+    """next.success as an attribute only."""
+    compression: str | None = None
+
+
+ROBOMIMIC, ISAAC_LAB = (
+    Style("robomimic", next_obs=True, outcome=True),
+    Style("Isaac Lab", success=True, compression="gzip"),
+)
 
 
 def load(source: Path, target: Path, fps: float = 0.0, task: str = "", video: VideoCfg | None = None) -> int:
@@ -48,13 +71,16 @@ def load(source: Path, target: Path, fps: float = 0.0, task: str = "", video: Vi
     with open_file(source) as file:
         if "data" not in file or not (names := _demos(file["data"])):
             raise DataError(f"{source} has no data/demo_0: it is not robomimic's HDF5")
-        env_args = json.loads(file["data"].attrs.get("env_args", "{}"))
+        env_args = _env_args(file["data"], source)
         fps = fps or float((env_args.get("env_kwargs") or {}).get("control_freq") or 0.0)
         if not fps:
             raise DataError(f"{source} does not say its rate (env_args.env_kwargs.control_freq): give fps=")
         first = _columns(file["data"][names[0]], f"{source}, {names[0]}", said=True)
         masks = {k: [names.index(n) for n in _texts(v) if n in names] for k, v in file.get("mask", {}).items()}
         about = {"env_args": env_args, "masks": masks}
+        if masks and (target / layout.INFO).exists() and layout.read_rows(target):
+            said = f"{source} has masks ({', '.join(masks)}), which count its own demonstrations"
+            raise DataError(f"{said}: give it a set of its own, not {target}")
         with Writer(target, fps, {k: feature_of(v) for k, v in first.items()}, about=about, video=video) as writer:
             for name in names:
                 columns = _columns(file["data"][name], f"{source}, {name}")
@@ -63,6 +89,14 @@ def load(source: Path, target: Path, fps: float = 0.0, task: str = "", video: Vi
                     raise DataError(f"{source}, {name}: {', '.join(differ)} is not in every demonstration")
                 append(writer, columns, task, f"{source}, {name}")
     return len(names)
+
+
+def _env_args(data: Any, source: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(data.attrs.get("env_args", "{}"))
+    except ValueError as error:
+        raise DataError(f"{source}: data's attribute env_args is no JSON: {error}") from None
+    return found if isinstance(found, dict) else {}
 
 
 def open_file(path: Path) -> Any:
@@ -76,7 +110,8 @@ def open_file(path: Path) -> Any:
 
 def _demos(data: Any) -> list[str]:
     """By number: demo_10 after demo_9."""
-    return sorted((n for n in data if n.startswith("demo_")), key=lambda n: int(n.removeprefix("demo_")))
+    names = (n for n in data if n.startswith("demo_") and n.removeprefix("demo_").isdigit())
+    return sorted(names, key=lambda n: int(n.removeprefix("demo_")))
 
 
 def _texts(dataset: Any) -> list[str]:
@@ -90,6 +125,9 @@ def _columns(demo: Any, where: str, said: bool = False) -> dict[str, Any]:
     for path, dataset in leaves(demo):
         if path.startswith("next_obs/"):
             continue
+        if path.split("/")[0] == INITIAL and dataset.ndim and len(dataset) == 1 and dataset.dtype.kind in "biuf":
+            found[_name(path, dataset)] = np.repeat(dataset[()], length, axis=0)
+            continue
         if dataset.ndim == 0 or len(dataset) != length or dataset.dtype.kind not in "biuf":
             if said:
                 log.warning("%s: %s (%s, %s) has no number a step and is left out", where, path, dataset.shape,
@@ -98,6 +136,8 @@ def _columns(demo: Any, where: str, said: bool = False) -> dict[str, Any]:
         found[_name(path, dataset)] = dataset
     if not found:
         raise DataError(f"{where} has no data of {length} steps")
+    if "success" in demo.attrs:
+        found[SUCCESS] = (np.arange(length) == length - 1) & bool(demo.attrs["success"])
     return found
 
 
@@ -141,13 +181,15 @@ def append(writer: Writer, columns: Mapping[str, Any], task: str, where: str) ->
 # --- export ---
 
 
-def save(episodes: Episodes, target: Path, ids: Sequence[int] | None = None) -> int:
+def save(episodes: Episodes, target: Path, ids: Sequence[int] | None = None, style: Style = ROBOMIMIC) -> int:
     """Write demonstrations of the episodes `ids` (all of them if not given), numbered from 0; how many they are.
-    The file appears whole. Raises DataError if there are no actions; actions outside [-1, 1] are said."""
-    chosen, there = list(episodes.ids if ids is None else ids), "action" in episodes.keys
-    if not there:
-        raise DataError(f"{episodes.root} has no action: robomimic needs one")
-    if bool((episodes.column("action").abs() > 1.0).any()):
+    The file appears whole. Raises DataError if there are no actions, and for a file that is there; actions outside
+    [-1, 1] are said."""
+    chosen = list(episodes.ids if ids is None else ids)
+    demand_free(target)
+    if "action" not in episodes.keys:
+        raise DataError(f"{episodes.root} has no action: {style.name} needs one")
+    if style == ROBOMIMIC and bool((episodes.column("action").abs() > 1.0).any()):
         log.warning("%s has actions outside [-1, 1], which robomimic expects: scale them first", episodes.root)
     part = target.with_name(target.name + ".part")
     try:
@@ -155,7 +197,7 @@ def save(episodes: Episodes, target: Path, ids: Sequence[int] | None = None) -> 
             data, total = file.create_group("data"), 0
             for number, episode in enumerate(chosen):
                 demo = data.create_group(f"demo_{number}")
-                total += _write_demo(demo, episodes, episode)
+                total += _write_demo(demo, episodes, episode, style)
             plain = {"env_name": episodes.info.robot or episodes.root.name, "type": GYM, "env_kwargs": {}}
             data.attrs["total"] = total
             data.attrs["env_args"] = json.dumps(episodes.info.about.get("env_args") or plain)
@@ -168,21 +210,38 @@ def save(episodes: Episodes, target: Path, ids: Sequence[int] | None = None) -> 
     return len(chosen)
 
 
-def _write_demo(demo: Any, episodes: Episodes, episode: int) -> int:
+def demand_free(target: Path) -> None:
+    """Raises DataError for what is there already, or cannot be."""
+    if target.exists():
+        raise DataError(f"{target} exists already: choose another name")
+    if not target.absolute().parent.is_dir():
+        raise DataError(f"the folder of {target} does not exist")
+
+
+def _write_demo(demo: Any, episodes: Episodes, episode: int, style: Style) -> int:
     length = episodes.length(episode)
-    columns = {k: v.numpy() for k, v in episodes.episode(episode).items()}
+    columns = {k: v.cpu().numpy() for k, v in episodes.episode(episode).items()}
     for key in episodes.info.videos:
-        columns[key] = episodes.pictures(key, episode, range(length)).numpy()
-    theirs = {ours: name for name, ours in NAMES.items()}
-    columns.setdefault("next.reward", np.zeros(length, np.float32))
-    columns.setdefault("next.done", np.arange(length) == length - 1)
+        columns[key] = episodes.pictures(key, episode, range(length)).cpu().numpy()
+    if style.outcome:
+        columns.setdefault("next.reward", np.zeros(length, np.float32))
+        columns.setdefault("next.done", np.arange(length) == length - 1)
+    if style.success and SUCCESS in columns:
+        demo.attrs["success"] = bool(columns.pop(SUCCESS).any())
     for key, values in columns.items():
-        if key.startswith(NUMBERS):
-            name = key.removeprefix(PICTURES if key in episodes.info.videos else NUMBERS).replace(".", "/")
-            demo[f"obs/{name}"] = values
-            demo[f"next_obs/{name}"] = np.concatenate((values[1:], values[-1:]))
-        else:
-            flat = key in ("next.reward", "next.done")
-            demo[theirs.get(key, key.replace(".", "/"))] = values.reshape(length) if flat else values
+        path = _path(key, key in episodes.info.videos)
+        flat = key in ("next.reward", "next.done")
+        kept = values.reshape(length) if flat else values[:1] if path.startswith(f"{INITIAL}/") else values
+        demo.create_dataset(path, data=kept, compression=style.compression)
+        if style.next_obs and path.startswith("obs/"):
+            demo[f"next_{path}"] = np.concatenate((values[1:], values[-1:]))
     demo.attrs["num_samples"] = length
     return length
+
+
+def _path(key: str, video: bool) -> str:
+    """Where a column goes, below a demonstration."""
+    if key.startswith(NUMBERS):
+        return "obs/" + key.removeprefix(PICTURES if video else NUMBERS).replace(".", "/")
+    theirs = {ours: name for name, ours in NAMES.items()}
+    return theirs.get(key, key.replace(".", "/"))

@@ -7,10 +7,11 @@ it; then the rows point into it; then the other parts go.
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from robolearn.data import layout, stats, video
 from robolearn.data.layout import STATS, WRITING, DataError, Info, pa
@@ -41,18 +42,40 @@ def remove_orphans(root: Path, info: Info, rows: Sequence[Row]) -> None:
     for path in orphans(root, info, rows):
         log.info("%s belongs to no episode (a recorder was killed?) and is removed", path)
         path.unlink()
-    for path in (root / WRITING).iterdir():
-        if path.name != "lock":
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    layout.clear_writing(root)
+
+
+def strays(root: Path, rows: Sequence[Row]) -> dict[Path, set[int]]:
+    """Data files with frames of episodes that are whole in another file, where the rows have them, and which: a writer
+    was killed when it had joined files and before the rows said so."""
+    home = {row["episode_index"]: layout.number(row, "data") for row in rows}
+    there: dict[int, set[int]] = {}
+    for number in sorted(set(home.values())):
+        try:
+            column = layout.read_table(root / layout.path_of("data", number), ["episode_index"])["episode_index"]
+            there[number] = set(column.unique().to_pylist())
+        except (DataError, KeyError):  # found by the check of its episodes
+            there[number] = set()
+    twice = {n: {e for e in found if home.get(e, n) != n and e in there[home[e]]} for n, found in there.items()}
+    return {root / layout.path_of("data", n): episodes for n, episodes in twice.items() if episodes}
+
+
+def remove_strays(root: Path, rows: Sequence[Row]) -> None:
+    for path, episodes in strays(root, rows).items():
+        table = layout.read_table(path)
+        kept = table.filter(compute.invert(_among(table, episodes)))
+        layout.write_table(root, path.relative_to(root).as_posix(), kept)
 
 
 def join_small(root: Path, info: Info) -> None:
-    """Neighbouring files of each sort become one, up to its size in info.json. A broken one is left as it is."""
-    rows = layout.read_rows(root)
+    """Neighbouring files of each sort become one, up to its size in info.json. Those of episodes that were skipped, and
+    what cannot be joined, are left as they are."""
+    rows, skipped = layout.read_rows(root), layout.read_skipped(root)
     gone: list[Path] = []
     for kind in kinds(info):
         limit = (info.data_mb if kind == "data" else info.video_mb) * MB
-        for group in list(_groups(root, kind, rows, limit)):
+        left = {layout.number(rows[e], kind) for e in skipped if e < len(rows)}
+        for group in list(_groups(root, kind, rows, limit, left)):
             try:
                 gone += _join_data(root, group) if kind == "data" else _join_videos(root, info, kind, group)
             except DataError as error:
@@ -63,12 +86,15 @@ def join_small(root: Path, info: Info) -> None:
             path.unlink()
 
 
-def _groups(root: Path, kind: str, rows: Sequence[Row], limit: float) -> Iterator[list[Row]]:
-    """Rows whose files, two or more and in the order of the episodes, are at most `limit` bytes together."""
+def _groups(root: Path, kind: str, rows: Sequence[Row], limit: float, left: set[int]) -> Iterator[list[Row]]:
+    """Rows whose files, two or more and in the order of the episodes, are at most `limit` bytes together; without
+    those of the files `left`."""
     group: list[Row] = []
     size, last = 0.0, -1
     for row in rows:
         number = layout.number(row, kind)
+        if number in left:
+            continue
         if number != last:
             path = root / layout.path_of(kind, number)
             more = path.stat().st_size if path.exists() else float("inf")
@@ -99,6 +125,10 @@ def _join_data(root: Path, group: Sequence[Row]) -> list[Path]:
         table = layout.read_table(path)
         tables.append(table.filter(_among(table, wanted)))
         wanted -= set(tables[-1]["episode_index"].unique().to_pylist())
+        try:
+            tables[-1] = tables[-1].select(tables[0].column_names).cast(tables[0].schema)  # another program's lists
+        except (pa.ArrowException, KeyError) as error:
+            raise DataError(f"{path} has other columns than {paths[0]}: {str(error).splitlines()[0][:120]}") from None
     if wanted:
         raise DataError(f"the frames of episodes {layout.spans(wanted)} are missing")
     layout.write_table(root, paths[0].relative_to(root).as_posix(), pa.concat_tables(tables))
@@ -157,24 +187,28 @@ def _write_places(root: Path, info: Info, rows: Sequence[Row]) -> None:
 
 def write_stats(root: Path, info: Info) -> None:
     """meta/stats.json of all episodes but the skipped ones."""
-    skipped = layout.read_skipped(root)
-    tables = []
-    for path in sorted(root.glob("data/chunk-*/file-*.parquet")):
+    skipped, wanted = layout.read_skipped(root), dict[int, list[int]]()
+    for row in layout.read_rows(root):
+        if row["episode_index"] not in skipped:
+            wanted.setdefault(layout.number(row, "data"), []).append(row["episode_index"])
+    parts: dict[str, list[Any]] = {key: [] for key in info.vectors}
+    for number, episodes in wanted.items():
+        path = root / layout.path_of("data", number)
         try:
             table = layout.read_table(path, [*info.vectors, "episode_index"])
-        except DataError as error:
+            table = table.filter(_among(table, episodes))
+            arrays = {k: layout.to_numpy(table[k], info.features[k], f"{path}: {k}") for k in info.vectors}
+        except (DataError, KeyError) as error:
             log.warning("not in the statistics: %s", error)
             continue
-        tables.append(table.filter(compute.invert(_among(table, skipped))))
-    found: dict[str, stats.Stats] = {}
-    for key in info.vectors if sum(map(len, tables)) else ():
-        column = pa.chunked_array([c for t in tables for c in t[key].chunks])
-        found[key] = stats.of_numbers(layout.to_numpy(column, info.features[key], key))
+        for key, array in arrays.items():
+            parts[key].append(array)
+    found = {key: stats.of_numbers(np.concatenate(arrays)) for key, arrays in parts.items() if arrays}
     rows = [r for p in layout.episode_files(root) for r in _stats_of(p, info.videos)]
     for key in info.videos:
-        parts = [s for r in rows if r["episode_index"] not in skipped and (s := stats.from_row(r, key)) is not None]
-        if parts:
-            found[key] = stats.merged(parts)
+        each = [s for r in rows if r["episode_index"] not in skipped and (s := stats.from_row(r, key)) is not None]
+        if each:
+            found[key] = stats.merged(each)
     layout.write_json(root, STATS, stats.to_json(found))
 
 

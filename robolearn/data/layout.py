@@ -21,7 +21,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,8 @@ CHUNK = 1000
 COUNTERS = {"timestamp": "float32", "frame_index": "int64", "episode_index": "int64", "index": "int64",
             "task_index": "int64"}  # fmt: skip
 """Columns that every set has and no recorder gives."""
+ROW = "episode_index", "length", "dataset_from_index", "dataset_to_index", "data/chunk_index", "data/file_index"
+"""Columns that an episode cannot be found without."""
 NUMBERS = ("float32", "float64", "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 
 
@@ -108,6 +110,8 @@ class Info:
 
     def to_json(self, episodes: int, frames: int, tasks: int) -> dict[str, Any]:
         counters = {k: {"dtype": d, "shape": [1], "names": None} for k, d in COUNTERS.items()}
+        ours = {k: _feature_json(f, self.fps) for k, f in self.features.items()} | self.unread | counters
+        same = self.raw.get("total_episodes") == episodes  # then splits that another program made still hold
         return self.raw | {
             "codebase_version": VERSION,
             "robot_type": self.robot,
@@ -118,10 +122,10 @@ class Info:
             "data_files_size_in_mb": self.data_mb,
             "video_files_size_in_mb": self.video_mb,
             "fps": int(self.fps) if float(self.fps).is_integer() else self.fps,
-            "splits": {"train": f"0:{episodes}"},
+            "splits": (self.raw.get("splits") if same else None) or {"train": f"0:{episodes}"},
             "data_path": DATA,
             "video_path": VIDEO if self.videos else None,
-            "features": {k: _feature_json(f, self.fps) for k, f in self.features.items()} | self.unread | counters,
+            "features": ours | (self.raw.get("features") or {}),
             OURS: self.about,
         }
 
@@ -142,16 +146,20 @@ def read_info(root: Path) -> Info:
     """Raises DataError if there is no set, or one of another version."""
     try:
         raw = json.loads((root / INFO).read_text())
-        version, fps, features = raw["codebase_version"], raw["fps"], raw["features"]
+        version, fps, features = raw["codebase_version"], float(raw["fps"]), dict(raw["features"])
     except FileNotFoundError:
         raise DataError(f"{root} is not a set of episodes: it has no {INFO}") from None
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{root / INFO} cannot be read: {error!r}") from None
+    if not 0.0 < fps < math.inf:
+        raise DataError(f"{root / INFO}: fps must be above 0, it is {fps}")
     if version != VERSION:
         raise DataError(f"{root} has LeRobot version {version}; {VERSION} is read: convert it with LeRobot's own tool")
     for name, ours in (("data_path", DATA), ("video_path", VIDEO)):
         if raw.get(name) not in (ours, None):
             raise DataError(f"{root / INFO}: {name} is {raw[name]!r}, which is not that of {VERSION}: {ours!r}")
+    if strange := [k for k, f in features.items() if not isinstance(f, dict)]:
+        raise DataError(f"{root / INFO}: feature '{strange[0]}' is {features[strange[0]]!r}, no description")
     theirs = {k: f for k, f in features.items() if k not in COUNTERS}
     unread = {k: f for k, f in theirs.items() if f.get("dtype") not in ("video", *NUMBERS)}
     if unread:
@@ -182,7 +190,10 @@ def _feature(root: Path, key: str, raw: Mapping[str, Any]) -> Feature:
 
 def replace(part: Path, path: Path) -> None:
     """Move a finished file to its place; it survives a loss of power from then on."""
+    fresh = [folder for folder in path.parents if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
+    for folder in fresh:  # its name, in the folder around it
+        sync(folder.parent)
     sync(part)
     part.replace(path)
     sync(path.parent)
@@ -213,11 +224,18 @@ def write_table(root: Path, name: str, table: Any) -> None:
 def read_table(path: Path, columns: Sequence[str] | None = None) -> Any:
     """Raises DataError, naming the file, for one that is missing or broken."""
     try:
-        return pq.read_table(str(path), columns=columns, partitioning=None)
+        table = pq.read_table(str(path), columns=columns, partitioning=None)
     except FileNotFoundError:
         raise DataError(f"{path} is missing") from None
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} is truncated or not Parquet: {str(error).splitlines()[0][:120]}") from None
+        line = str(error).splitlines()[0]
+        reason = (line.partition("': ")[2] or line).partition(". ")[0].rstrip(".")  # the path is named already
+        raise DataError(f"{path} is truncated or not Parquet: {reason}") from None
+    for at, column in enumerate(table.columns):
+        if isinstance(column.type, pa.BaseExtensionType):  # of matrices, where the package `datasets` is imported
+            plain = pa.chunked_array([c.storage for c in column.chunks], column.type.storage_type)
+            table = table.set_column(at, table.column_names[at], plain)
+    return table
 
 
 # --- meta ---
@@ -265,11 +283,22 @@ def episode_files(root: Path) -> list[Path]:
     return sorted((root / "meta" / "episodes").glob("chunk-*/file-*.parquet"))
 
 
+def signature(root: Path) -> tuple[tuple[str, int, int], ...]:
+    """Another one when rows were added or changed."""
+    found = ((path, path.stat()) for path in episode_files(root))
+    return tuple((path.name, stat.st_ino, stat.st_mtime_ns) for path, stat in found)
+
+
 def read_rows(root: Path) -> list[dict[str, Any]]:
     """A row an episode, in their order, without the statistics. Raises DataError for a broken or doubled one."""
     rows: list[dict[str, Any]] = []
     for path in episode_files(root):
-        table = read_table(path)
+        try:
+            table = read_table(path)
+        except DataError as error:
+            raise DataError(f"{error}; only this file says where its episodes are: restore it from a copy") from None
+        if lacking := [c for c in ROW if c not in table.column_names]:
+            raise DataError(f"{path} has no column {', '.join(lacking)}")
         keep = [c for c in table.column_names if not c.startswith("stats/")]
         rows += table.select(keep).to_pylist()
     rows.sort(key=lambda r: r["episode_index"])
@@ -282,20 +311,39 @@ def read_rows(root: Path) -> list[dict[str, Any]]:
 def read_skipped(root: Path) -> dict[int, str]:
     """Why, of each episode that `check --repair` took out."""
     path = root / SKIPPED
-    return {int(k): v for k, v in json.loads(path.read_text()).items()} if path.exists() else {}
+    try:
+        return {int(k): str(v) for k, v in json.loads(path.read_text()).items()}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, AttributeError) as error:
+        raise DataError(f"{path} cannot be read: {error}; remove it, then `robolearn data check --repair`") from None
 
 
 @contextmanager
 def lock(root: Path) -> Iterator[None]:
     """One process at a time writes to a set. Raises DataError if another does."""
-    (root / WRITING).mkdir(parents=True, exist_ok=True)
-    with (root / WRITING / "lock").open("w") as file:
+    path = root / WRITING / "lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(f"{root} is being written to by another process") from None
+            mine = os.fstat(file.fileno()).st_ino == path.stat().st_ino
+        except (BlockingIOError, FileNotFoundError):
+            mine = False  # or another process ended just now, and removed it
+        if not mine:
+            raise DataError(f"{root} is being written to by another process")
         yield
-        shutil.rmtree(root / WRITING)
+        clear_writing(root)
+        path.unlink()  # last: until then nobody else begins
+    with suppress(OSError):  # somebody else has begun
+        path.parent.rmdir()
+
+
+def clear_writing(root: Path) -> None:
+    """All but the lock."""
+    for path in (root / WRITING).iterdir():
+        if path.name != "lock":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 # --- frames ---

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from robolearn.data.hdf5 import NUMBERS, PICTURES, append, feature_of, h5py, is_picture, leaves, open_file
+from robolearn.data.hdf5 import NUMBERS, PICTURES, append, demand_free, feature_of, h5py, is_picture, leaves, open_file
 from robolearn.data.layout import DataError, Feature
 from robolearn.data.read import Episodes
 from robolearn.data.video import VideoCfg
@@ -105,8 +105,7 @@ def save(episodes: Episodes, target: Path, ids: Sequence[int] | None = None) -> 
     name, _, version = target.name.rpartition("-v")
     if not name or not version.isdigit():
         raise DataError(f"Minari wants names that end in -v and a number, as peg-v0; got {target.name}")
-    if target.exists():
-        raise DataError(f"{target} exists already: choose another name")
+    demand_free(target)
     data = target.with_name(target.name + ".part") / "data"
     data.mkdir(parents=True, exist_ok=True)
     with h5py.File(data / FILE, "w") as file:
@@ -127,7 +126,7 @@ def save(episodes: Episodes, target: Path, ids: Sequence[int] | None = None) -> 
 def _write(file: Any, number: int, episodes: Episodes, episode: int) -> int:
     length = episodes.length(episode)
     group = file.create_group(f"episode_{number}")
-    numbers = {k: v.numpy() for k, v in episodes.episode(episode).items()}
+    numbers = {k: v.cpu().numpy() for k, v in episodes.episode(episode).items()}
     last = np.arange(length) == length - 1
     ended = numbers.get("next.terminated", numbers.get("next.done", last)).reshape(length).astype(bool)
     scalars = {"rewards": numbers.get("next.reward", np.zeros(length)).reshape(length), "terminations": ended,
@@ -145,7 +144,11 @@ def _write(file: Any, number: int, episodes: Episodes, episode: int) -> int:
 
 
 def _values(episodes: Episodes, numbers: Mapping[str, np.ndarray], key: str, episode: int, steps: Sequence[int]) -> Any:
-    return episodes.pictures(key, episode, steps).numpy() if key in episodes.info.videos else numbers[key][list(steps)]
+    return (
+        episodes.pictures(key, episode, steps).cpu().numpy()
+        if key in episodes.info.videos
+        else numbers[key][list(steps)]
+    )
 
 
 def _observations(episodes: Episodes) -> dict[str, str]:

@@ -6,6 +6,7 @@ in a cache of the size that is given; `preload` keeps all of them, uint8, on a d
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections import OrderedDict
@@ -44,7 +45,7 @@ class Episodes:
         newest version of every label is there under its own name. Raises DataError if there is no set, or if meta or a
         label is broken."""
         self.root = Path(root)
-        self.info = layout.read_info(self.root)
+        self.info, self._signature = layout.read_info(self.root), layout.signature(self.root)
         self.rows, self.tasks = layout.read_rows(self.root), layout.read_tasks(self.root)
         self.skipped = layout.read_skipped(self.root)
         for episode, why in self.skipped.items():
@@ -57,8 +58,9 @@ class Episodes:
         self.starts = np.concatenate(([0], np.cumsum(self.lengths)))[:-1].astype(np.int64)
         self._order = np.full(len(self.rows), -1, dtype=np.int64)
         self._order[self.ids] = np.arange(len(self.ids))
-        self.labels = self._find_labels(columns or {})
+        self.labels, self._asked = self._find_labels(columns or {}), frozenset(columns or ())
         self._columns: dict[str, Tensor] = {}
+        self._numbers: list[str] | None = None
         self._whole: dict[str, Tensor] = {}
         self.device = torch.device("cpu")
         self._cache = FrameCache(cache_mb)
@@ -96,7 +98,8 @@ class Episodes:
                 robot: str | None = None, about: Mapping[str, Any] | None = None) -> None:  # fmt: skip
         """Raise DataError, with both values, where the set differs from what is given; other features may be there."""
         pairs: list[tuple[str, Any, Any]] = [("fps", float(self.fps), None if fps is None else float(fps))]
-        pairs += [("robot", self.info.robot, robot), ("about", self.info.about, about)]
+        wanted = None if about is None else json.loads(json.dumps(about))  # as a file gives it back: lists, no tuples
+        pairs += [("robot", self.info.robot, robot), ("about", self.info.about, wanted)]
         mine = {k: changed(f, codec="") for k, f in self.info.features.items()}
         pairs += [(k, mine.get(k), changed(f, codec="")) for k, f in (features or {}).items()]
         found = [d for path, a, b in pairs if b is not None for d in differences(a, b, path)]
@@ -125,10 +128,24 @@ class Episodes:
         return self._columns[key]
 
     def episode(self, episode: int) -> dict[str, Tensor]:
-        """Everything but pictures, (T, *shape) each."""
-        at, keys = self._position(episode), [k for k in self.keys if k not in self.info.videos]
+        """All `numbers`, (T, *shape) each."""
+        at = self._position(episode)
         start, stop = self.starts[at], self.starts[at] + self.lengths[at]
-        return {k: self.column(k)[start:stop] for k in keys}
+        return {k: self.column(k)[start:stop] for k in self.numbers}
+
+    @property
+    def numbers(self) -> list[str]:
+        """All keys but the cameras, and but labels that nobody asked for and that lack an episode, which is said."""
+        if self._numbers is None:
+            plain = [k for k in self.keys if k not in self.info.videos]
+            self._numbers = [k for k in plain if k in self._asked or k not in self.labels or self._is_whole(k)]
+        return self._numbers
+
+    def _is_whole(self, key: str) -> bool:
+        label, found = labels.read(self.root, *self.labels[key])
+        if lacking := set(self.ids) - found.keys():
+            log.warning("%s: %s is left out: it has no values for episodes %s", self.root, label, layout.spans(lacking))
+        return not lacking
 
     def _position(self, episode: int) -> int:
         if not 0 <= episode < len(self.rows):
@@ -158,6 +175,7 @@ class Episodes:
                 f"{self.root}: {unknown('column', name, [k for k in self.keys if k not in self.info.videos])}"
             )
         feature = self.info.features[name]
+        self._refresh()
         values = np.empty((self.frames, *feature.shape), feature.dtype)
         for episode, found_values in read_column(self.root, self.rows, name, feature, set(self.ids)):
             start = self.starts[self._order[episode]]
@@ -188,8 +206,9 @@ class Episodes:
             for start, length in zip(self.starts.tolist(), self.lengths.tolist(), strict=True):
                 for first in range(start, start + length, 64):
                     span = np.arange(first, min(first + 64, start + length))
-                    for frame, picture in self._decode(key, span):
-                        whole[frame] = torch.from_numpy(picture)
+                    found = {frame: picture for frame, picture in self._decode(key, span) if frame >= first}
+                    pictures = np.stack([found[frame] for frame in span.tolist()])
+                    whole[first : first + len(span)] = torch.from_numpy(pictures).to(device)
             self._whole[key] = whole
         self.device = device
 
@@ -219,7 +238,7 @@ class Episodes:
         kind, at = f"videos/{key}", np.searchsorted(self.starts, frames, side="right") - 1
         for position in np.unique(at).tolist():
             episode, start = self.ids[position], int(self.starts[position])
-            row = self.rows[episode]
+            row = self._placed(episode, kind)
             first = join.first_frame(row, kind, self.fps)
             steps = frames[at == position] - start
             try:
@@ -230,9 +249,27 @@ class Episodes:
             except DataError as error:
                 raise DataError(f"episode {episode}, steps {steps[0]} to {steps[-1]}: {error}; {REMEDY}") from None
 
-    def _file(self, path: Path, key: str) -> VideoFile:
+    def _placed(self, episode: int, kind: str) -> dict[str, Any]:
+        """The episode's row, true of a file that is open already or is there now."""
         if os.getpid() != self._pid:  # a worker: the place in the file is its parent's
             self._files, self._pid = OrderedDict(), os.getpid()
+        if self.root / layout.path_of(kind, layout.number(self.rows[episode], kind)) not in self._files:
+            self._refresh()
+        return self.rows[episode]
+
+    def _refresh(self) -> None:
+        """Look where episodes are now: a writer that closes joins files, which moves episodes and changes none."""
+        now = layout.signature(self.root)
+        if now == self._signature:
+            return
+        rows, mine = layout.read_rows(self.root), len(self.rows)
+        if [r["length"] for r in rows[:mine]] != [r["length"] for r in self.rows]:
+            raise DataError(f"{self.root} is another set than when it was opened: open it again")
+        self.rows, self._signature = rows[:mine], now
+        while self._files:
+            self._files.popitem()[1].close()
+
+    def _file(self, path: Path, key: str) -> VideoFile:
         if path not in self._files:
             file = VideoFile(path, self.fps)
             if file.shape != self._video(key).shape:

@@ -20,6 +20,7 @@ from robolearn.errors import ConfigError, unknown
 from robolearn.optional import lazy
 
 av = lazy("av", extra="data")
+reformatter = lazy("av.video.reformatter", extra="data")
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,17 @@ def rate_of(fps: float) -> Fraction:
     return Fraction(fps).limit_denominator(1001)
 
 
+class Colours:
+    """Frames in another format. One for all frames of a file, in one thread: what a frame does by itself, a converter
+    with threads of its own each time, costs more than decoding it."""
+
+    def __init__(self) -> None:
+        self._reformatter = reformatter.VideoReformatter()
+
+    def __call__(self, frame: Any, pixels: str) -> Any:
+        return self._reformatter.reformat(frame, format=pixels, threads=1)
+
+
 class Encoder:
     """One file of (H, W, 3) uint8 frames; complete after `close`."""
 
@@ -71,10 +83,11 @@ class Encoder:
         self._stream.height, self._stream.width = shape[:2]
         self._stream.pix_fmt, self._stream.gop_size = codec.pixels, cfg.gop
         self._stream.codec_context.thread_count = cfg.threads
+        self._colours, self._pixels = Colours(), codec.pixels
 
     def add(self, frame: np.ndarray) -> None:
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-        self._container.mux(self._stream.encode(picture))
+        self._container.mux(self._stream.encode(self._colours(picture, self._pixels)))
 
     def close(self) -> None:
         self._container.mux(self._stream.encode())
@@ -88,8 +101,9 @@ class Encoder:
 class VideoFile:
     """Frames of one file by their number. Keeps its place: frames that follow are decoded without a seek."""
 
-    def __init__(self, path: Path, fps: float):
-        """Raises DataError for a file that is missing or cut off."""
+    def __init__(self, path: Path, fps: float, strict: bool = False):
+        """`strict`: what a decoder would paint over is an error. Raises DataError for a file that is missing or cut
+        off."""
         self.path, self._rate = path, rate_of(fps)
         try:
             self._container = av.open(str(path))
@@ -99,12 +113,15 @@ class VideoFile:
         except (av.FFmpegError, IndexError) as error:
             raise DataError(f"{path} is truncated or no video: {error}") from None
         self._stream.codec_context.thread_count = 1
+        if strict:
+            self._stream.codec_context.options = {"err_detect": "crccheck+bitstream+buffer+explode"}
+        self._colours = Colours()
         self._frames: Iterator[Any] | None = None
         self._next = 0
         self.codec: str = self._stream.codec_context.name
         self.shape: tuple[int, int, int] = (self._stream.height, self._stream.width, 3)
 
-    def read(self, wanted: Sequence[int], near: int = 16) -> Iterator[tuple[int, np.ndarray]]:
+    def read(self, wanted: Sequence[int], near: int = 8) -> Iterator[tuple[int, np.ndarray]]:
         """Number and picture (H, W, 3) uint8 of every frame that had to be decoded for `wanted` (ascending): these,
         and those between them and the key frames before. A gap of up to `near` frames is decoded, not jumped.
         Raises DataError for a frame that cannot be decoded."""
@@ -128,7 +145,7 @@ class VideoFile:
         assert self._frames is not None
         try:
             frame = next(self._frames)
-            picture = frame.to_ndarray(format="rgb24")
+            picture = self._colours(frame, "rgb24").to_ndarray()
         except (StopIteration, av.FFmpegError) as error:
             self._frames = None
             why = "the file ends before it" if isinstance(error, StopIteration) else str(error)
@@ -169,7 +186,7 @@ def _join(out: Path, parts: Sequence[tuple[Path, int, int]], rate: Fraction) -> 
             with av.open(str(path)) as source:
                 video = source.streams.video[0]
                 if stream is None:
-                    stream = target.add_stream_from_template(video)
+                    stream = target.add_stream_from_template(video, opaque=True)  # an encoder may not exist
                 copied = 0
                 for packet in source.demux(video):
                     if packet.pts is None:  # the end

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace as changed
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,7 @@ import numpy as np
 
 from robolearn.data import join, layout, stats
 from robolearn.data.layout import COUNTERS, INFO, WRITING, DataError, Feature, Info
-from robolearn.data.video import Encoder, VideoCfg
+from robolearn.data.video import Encoder, VideoCfg, av
 from robolearn.spec import differences
 
 log = logging.getLogger(__name__)
@@ -75,13 +75,16 @@ class Writer:
         self._file = 1 + max((layout.number(row, kind) for row in self.rows for kind in kinds), default=-1)
         files = layout.episode_files(self.root)
         self._meta: Any = layout.read_table(files[-1]) if files else None
-        self._meta_file = max(0, len(files) - 1)
+        self._meta_file = int(files[-1].stem.removeprefix("file-")) if files else 0
+        self._meta_file += layout.CHUNK * int(files[-1].parent.name.removeprefix("chunk-")) if files else 0
         self._write_info()
 
     # --- an episode ---
 
     def begin(self, task: str = "") -> None:
         """`task`: the instruction, in words; may be empty."""
+        if self._closed:
+            raise DataError(f"the writer of {self.root} is closed: make another one")
         if self._steps is not None:
             raise DataError(f"episode {len(self.rows)} has begun already: end() or abandon() it first")
         self._steps = {k: [] for k in self.info.vectors}
@@ -110,31 +113,39 @@ class Writer:
             missing, strange = self.info.features.keys() - step.keys(), step.keys() - self.info.features.keys()
             raise DataError(f"{where}: missing {sorted(missing)}, not among the features: {sorted(strange)}")
         values = {k: _value(v, self.info.features[k], f"{where}: {k}") for k, v in step.items()}
+        try:
+            for key, encoder in self._encoders.items():
+                encoder.add(values[key])
+        except (av.FFmpegError, OSError) as error:  # some cameras have the step and some not
+            self.abandon()
+            raise DataError(f"{where}: {key} cannot be written: {error}; the episode is given up") from None
         for key, value in values.items():
-            if key in self._encoders:
-                self._encoders[key].add(value)
-                self._pictures[key].add(value)
-            else:
-                self._steps[key].append(value)
+            (self._pictures[key].add if key in self._encoders else self._steps[key].append)(value)
         self._length += 1
 
     def abandon(self) -> None:
         """Forget the episode that has begun."""
-        for encoder in self._encoders.values():
-            encoder.abandon()
         self._steps = None
+        for encoder in self._encoders.values():
+            with suppress(av.FFmpegError, OSError):  # of a full disk: what it wrote goes all the same
+                encoder.abandon()
 
     def end(self) -> int:
-        """Put the episode into the set; its index. Raises DataError for one without a step, which is forgotten."""
+        """Put the episode into the set; its index. Raises DataError for one without a step, or whose videos
+        cannot be written, which is forgotten."""
         if self._steps is None:
             raise DataError("no episode has begun: begin() one")
         if not self._length:
             self.abandon()
             raise DataError(f"episode {len(self.rows)} has no step and is not kept")
         arrays = {k: np.stack(v) for k, v in self._steps.items()}
-        for encoder in self._encoders.values():
-            encoder.close()
-        self._steps = None
+        self._steps = None  # whatever becomes of it: the next one can begin
+        try:
+            for key in self._encoders:
+                self._encoders[key].close()
+        except (av.FFmpegError, OSError) as error:  # a disk is often full only when the last frames are written
+            self.abandon()
+            raise DataError(f"episode {len(self.rows)}: {key} cannot be written: {error}; it is given up") from None
         found = {k: stats.of_numbers(v) for k, v in arrays.items()}
         found |= {k: stats.of_pictures(p.frames) for k, p in self._pictures.items()}
         self._place(arrays)
@@ -144,8 +155,8 @@ class Writer:
     def _place(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Files of the episode, at their places; nobody knows of them yet."""
         if self._task not in self.tasks:
+            layout.write_tasks(self.root, [*self.tasks, self._task])
             self.tasks.append(self._task)
-            layout.write_tasks(self.root, self.tasks)
         first, n = self._first(), self._length
         steps = np.arange(n)
         counters = {
@@ -176,10 +187,12 @@ class Writer:
         fresh = old is None or len(old) >= ROWS
         number += fresh and old is not None
         table = self._meta_table(row, number)
-        if not fresh and table.schema.equals(old.schema):
-            table = layout.pa.concat_tables([old, table])
-        elif not fresh:  # another program's columns
-            number += 1
+        try:  # another program's columns stay, and so do their types in a new file: readers want them alike in all
+            if old is not None:
+                parts = [old.slice(0, 0) if fresh else old, _fitted(table, old.schema)]
+                table = layout.pa.concat_tables(parts, promote_options="permissive")
+        except layout.pa.ArrowException:
+            number += not fresh
             table = self._meta_table(row, number)
         layout.write_table(self.root, layout.EPISODES.format(**layout.place(number)), table)  # from here it is there
         self._meta, self._meta_file = table, number
@@ -214,6 +227,21 @@ class Writer:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:  # fmt: skip
         self.close()
+
+
+def _fitted(table: Any, schema: Any) -> Any:
+    """The columns of a row with the types of another schema. Statistics that do not fit (LeRobot's of matrices are of
+    their columns only) are left out. Raises ArrowException for another column that does not fit."""
+    for at, name in reversed(list(enumerate(table.column_names))):
+        if name in schema.names:
+            try:
+                field = schema.field(name)
+                table = table.set_column(at, field, table[name].cast(field.type))
+            except layout.pa.ArrowException:
+                if not name.startswith("stats/"):
+                    raise
+                table = table.remove_column(at)
+    return table
 
 
 def _check(info: Info) -> None:

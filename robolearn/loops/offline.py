@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,10 @@ class Order:
             self._epoch, self._shuffle = epoch, torch.randperm(self.windows, generator=generator)
         return self._shuffle[part * self.batch : (part + 1) * self.batch]
 
+    def after(self, update: int) -> Iterator[Tensor]:
+        """The windows of this update and of all that follow."""
+        return map(self.at, itertools.count(update))
+
 
 class OfflineTrainer:
     """Runs a supervised learner on a source of windows for its `total_updates`, checkpointing as it goes. A resumed
@@ -56,6 +62,7 @@ class OfflineTrainer:
         """Learn to the end; the last checkpoint is always written. The first Ctrl-C or SIGTERM ends the training
         after the update under way, checkpoint included, by KeyboardInterrupt; the second at once."""
         self._began, self._saved_at = time.monotonic() - self.seconds, time.monotonic()
+        self._windows = self.source.stream(self.order.after(self.algo.updates))
         total, writer = self.algo.total_updates, Writer(self.folder, self.algo.updates)
         try:
             with self._interrupt.watch(), Display(total, "learn", self.algo.updates) as display:
@@ -76,7 +83,7 @@ class OfflineTrainer:
         waited = 0.0
         while self.algo.updates < stop and not self._interrupt.wanted:
             asked = time.perf_counter()
-            windows = self.source.windows(self.order.at(self.algo.updates))
+            windows = next(self._windows)
             waited += time.perf_counter() - asked
             for key, value in self.algo.update(windows).items():
                 sums[key] = sums.get(key, 0.0) + value

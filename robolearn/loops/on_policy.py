@@ -96,8 +96,9 @@ class Trainer:
 
     @property
     def progress(self) -> float:
-        """From 0 to 1: of the steps or of the time, whichever is further."""
-        return min(1.0, max(self.counters.env_steps / self.total_steps, self._seconds() / self.time_limit_s))
+        """From 0 to 1: of the steps or of the time, whichever is further, as they were last counted: what was written
+        of an iteration is what decides whether there is another."""
+        return min(1.0, max(self.counters.env_steps / self.total_steps, self.counters.seconds / self.time_limit_s))
 
     def _seconds(self) -> float:
         return self._earlier_s + time.monotonic() - self._started
@@ -122,6 +123,7 @@ class Trainer:
                 means.add(extras, terminated | truncated)
                 self.obs = obs
         collected = time.perf_counter()
+        self.counters.seconds = self._seconds()
         learned = self.algo.update(self.obs, self.progress)
         end, steps = time.perf_counter(), self.algo.steps_per_iteration * self.env.num_envs
         self._refuse_divergence(learned)

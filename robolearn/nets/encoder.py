@@ -32,7 +32,7 @@ class ObservationEncoder(nn.Module):
     """Observations by key, (B, T, n) or uint8 (B, T, H, W, 3) -> (B, T, dim).
 
     config: that of DEFAULTS. `crop` is [height, width] or None, `features` the numbers that a camera gives. Every
-    camera has an encoder of its own; all pictures of one row are cropped at the same place.
+    camera has an encoder of its own. ConfigError for a crop that is larger than a picture.
     """
 
     def __init__(self, spec: ObservationSpec, config: Mapping[str, Any]):
@@ -45,17 +45,20 @@ class ObservationEncoder(nn.Module):
         self.vectors = [k for k, s in self.shapes.items() if len(s) == 1]
         self.pictures = [k for k in self.shapes if k not in self.vectors]
         size = tuple(c["crop"]) if c["crop"] else None
+        small = [k for k in self.pictures if size and (self.shapes[k][0] < size[0] or self.shapes[k][1] < size[1])]
+        if small:
+            raise ConfigError(f"encoder.crop {size} is larger than {small[0]}, which is {self.shapes[small[0]][:2]}")
         self.normalizers = nn.ModuleDict({k: FixedNormalizer(self.shapes[k][0], c["normalizer"]) for k in self.vectors})
         settings = (c["features"], size, c["widths"], c["blocks"], c["points"])
         self.cameras = nn.ModuleDict({_module(k): PictureEncoder(*settings) for k in self.pictures})
         self.dim = sum(self.shapes[k][0] for k in self.vectors) + c["features"] * len(self.pictures)
 
     def forward(self, obs: Mapping[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
-        """With a generator, and while training, pictures are cropped at random."""
+        """With a generator, and while training, pictures are cropped at random; those of one camera in one row at the
+        same place, so that what moves between them is what moved in the world."""
         parts = [self.normalizers[k](obs[k]) for k in self.vectors]
         for key in self.pictures:
-            images = obs[key]
-            parts.append(self.cameras[_module(key)](images.flatten(0, 1), generator).unflatten(0, images.shape[:2]))
+            parts.append(self.cameras[_module(key)](obs[key], generator))
         return torch.cat(parts, dim=-1)
 
     def fit(self, statistics: Mapping[str, Mapping[str, Tensor]]) -> None:
@@ -68,6 +71,9 @@ class ObservationEncoder(nn.Module):
             normalizer = self.normalizers[key]
             assert isinstance(normalizer, FixedNormalizer)
             normalizer.fit(statistics[f"observation.{key}"], f"observation.{key}")
+
+    def backbones(self) -> list[nn.Module]:
+        return [camera.backbone for camera in self.cameras.values() if isinstance(camera, PictureEncoder)]
 
     def load_backbones(self, path: str) -> None:
         """The same local file of pretrained weights for every camera."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from robolearn.errors import ConfigError, unknown
 
-LEAST_SPREAD = 1e-6
+LEAST_SPREAD = 5e-5  # the jitter of a thing at rest must not become a signal of +-1; half of Diffusion Policy's 1e-4
 MODES = ("range", "deviation")
 
 

@@ -119,7 +119,8 @@ def crop(images: Tensor, size: tuple[int, int], generator: torch.Generator | Non
 
 
 class PictureEncoder(nn.Module):
-    """uint8 pictures (B, H, W, 3) -> (B, features). Cropped at random while training, if given a generator."""
+    """uint8 pictures (B, T, H, W, 3) -> (B, T, features). Cropped at random while training, if given a generator; the T
+    pictures of a row at the same place."""
 
     mean: Tensor
     std: Tensor
@@ -136,4 +137,5 @@ class PictureEncoder(nn.Module):
         x = images.movedim(-1, -3)
         if self.size is not None:
             x = crop(x, self.size, generator if self.training else None)
-        return self.head(self.backbone((x.float() / 255.0 - self.mean) / self.std))
+        x = (x.flatten(0, 1).float() / 255.0 - self.mean) / self.std
+        return self.head(self.backbone(x)).unflatten(0, images.shape[:2])

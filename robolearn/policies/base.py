@@ -7,6 +7,7 @@ import pkgutil
 from abc import abstractmethod
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from robolearn import policies
@@ -23,6 +24,8 @@ class Policy(nn.Module):
     """
 
     kind = ""
+    generator: torch.Generator | None = None
+    """Where all noise of acting comes from; torch's own if it is None."""
 
     def __init__(self, spec: PolicySpec, config: dict[str, Any]):
         super().__init__()

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robolearn.errors import ConfigError
 from robolearn.nets.encoder import ObservationEncoder
@@ -29,7 +29,7 @@ class ChunkedPolicy(Policy):
     """`spec.action.horizon` actions a chunk (H), of which `spec.action.execute` are run.
 
     config: observation_steps (T, how many observations are seen), encoder (see ObservationEncoder), action_normalizer
-    (`range` or `deviation`), and what the subclass adds. `generator`, where it is set, is where all noise comes from.
+    (`range` or `deviation`), and what the subclass adds.
     """
 
     _history: dict[str, Tensor]
@@ -47,7 +47,6 @@ class ChunkedPolicy(Policy):
             )
         self.encoder = ObservationEncoder(spec.observation, config.get("encoder", {}))
         self.action_normalizer = FixedNormalizer(spec.action.dim, config.get("action_normalizer", "range"))
-        self.generator: torch.Generator | None = None
         self._forget(0, torch.device("cpu"))
 
     # --- learning --------------------------------------------------------------------------------------------------
@@ -58,6 +57,10 @@ class ChunkedPolicy(Policy):
             raise ConfigError(f"the data have no actions to learn from; they have {', '.join(sorted(statistics))}")
         self.action_normalizer.fit(statistics["action"], "action")
         self.encoder.fit(statistics)
+
+    def networks(self) -> list[nn.Module]:
+        """The parts that take the time, for whoever compiles them."""
+        return self.encoder.backbones()
 
     @abstractmethod
     def loss(self, windows: Windows, generator: torch.Generator | None = None) -> Tensor:
@@ -84,10 +87,25 @@ class ChunkedPolicy(Policy):
     def plan(self, obs: dict[str, Tensor], rows: Tensor) -> Tensor:
         """Normalised chunks (b, H, A) for the environments `rows` (b,), from their histories (b, T, ...)."""
 
-    def chunk(self, rows: Tensor) -> Tensor:
-        """New chunks (b, H, A), in the units of the action, for the environments `rows` (b,); queues stay as they are.
-        For whoever plans beside the control loop: `observe`, then this."""
-        planned = self.plan({k: v[rows] for k, v in self._history.items()}, rows)
+    @property
+    def usable(self) -> int:
+        """How many of a chunk's actions can be run: all H, or fewer (never less than `execute`)."""
+        return self.horizon
+
+    def history(self) -> dict[str, Tensor]:
+        """What chunks are planned from, (B, T, ...) by key; later observations do not change it."""
+        return dict(self._history)
+
+    @torch.no_grad()
+    def chunk(self, rows: Tensor, history: Mapping[str, Tensor] | None = None) -> Tensor:
+        """New chunks (b, H, A), in the units of the action, for the environments `rows` (b,), from their histories or
+        those given (B, T, ...); queues stay as they are. For whoever plans beside the control loop. Only the first
+        `usable` actions are finished: what follows in a chunk of the streaming sampler is still noisy."""
+        seen = self._history if history is None else history
+        return self.in_units(self.plan({k: v[rows] for k, v in seen.items()}, rows))
+
+    def in_units(self, planned: Tensor) -> Tensor:
+        """Normalised chunks (b, H, A) in the units of the action, within its limits."""
         return self.action_normalizer.inverse(planned).clamp(self.spec.action.low, self.spec.action.high)
 
     @torch.no_grad()
@@ -116,7 +134,7 @@ class ChunkedPolicy(Policy):
         fresh = self._fresh
         for key, frame in seen.items():
             frame = frame[:, None]
-            filled = frame.expand(-1, self.steps, *frame.shape[2:])
+            filled = frame.repeat(1, self.steps, *[1] * (frame.dim() - 2))  # a copy: simulators reuse their tensors
             if key in self._history:
                 moved = torch.cat((self._history[key][:, 1:], frame), dim=1)
                 filled = torch.where(fresh.view(-1, *[1] * (moved.dim() - 1)), filled, moved)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robolearn.errors import ConfigError
 from robolearn.nets.denoiser import denoiser
@@ -28,13 +28,21 @@ class DiffusionPolicy(ChunkedPolicy):
 
     def __init__(self, spec: PolicySpec, config: dict[str, Any]):
         super().__init__(spec, config)
-        self.process = NoiseProcess(config["alphas_cumprod"], config.get("clip", 1.0))
+        clip = config.get("clip", 1.0)
+        if clip and self.action_normalizer.mode != "range":
+            raise ConfigError(
+                f"clip {clip:g} would cut actions at that many standard deviations; with action_normalizer "
+                f"{self.action_normalizer.mode} set clip to 0, or take action_normalizer range"
+            )
+        self.process = NoiseProcess(config["alphas_cumprod"], clip)
         self.sampler = sampler(config["sampler"], self.process, self.horizon, self.execute)
         self.network = denoiser(config["network"], spec.action.dim, self.horizon, self.steps, self.encoder.dim)
 
     def use_sampler(self, **config: Any) -> None:
-        """`name` and settings; all environments begin anew. ConfigError if the network was trained for another
-        objective, or with one noise level for all positions only and the sampler is `streaming`."""
+        """`name` and settings, the temperature as it is if none is given; all environments begin anew. ConfigError if
+        the network was trained for another objective, or with one noise level for all positions only and the sampler is
+        `streaming`."""
+        config = {"temperature": self.sampler.temperature} | config
         changed = sampler(config, self.process, self.horizon, self.execute)
         trained = self.config.get("trained_as", self.sampler.kind)
         untrained_levels = changed.kind == "streaming" and trained != "streaming"
@@ -44,12 +52,19 @@ class DiffusionPolicy(ChunkedPolicy):
         self.sampler = changed
         self._forget(len(self._left), self._left.device)
 
+    def networks(self) -> list[nn.Module]:
+        return [*super().networks(), self.network]
+
     def loss(self, windows: Windows, generator: torch.Generator | None = None) -> Tensor:
         """Mean squared error of the network's estimate."""
         obs, clean, weight = self.read(windows)
         noisy, level, target = self.sampler.corrupt(clean, generator)
         estimate = self.network(noisy, level, self.encoder(obs, generator))
         return (weight * (estimate.float() - target) ** 2).sum() / (weight.sum() * clean.shape[-1]).clamp_min(1.0)
+
+    @property
+    def usable(self) -> int:
+        return self.sampler.usable
 
     def plan(self, obs: dict[str, Tensor], rows: Tensor) -> Tensor:
         features = self.encoder(obs)

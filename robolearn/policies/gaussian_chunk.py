@@ -29,6 +29,9 @@ class GaussianChunkPolicy(ChunkedPolicy):
         self.log_std = nn.Parameter(torch.full(size, math.log(config["initial_std"])))
         self.min_log_std = math.log(config["min_std"])
 
+    def networks(self) -> list[nn.Module]:
+        return [*super().networks(), self.mean]
+
     def distribution(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Mean (B, H, A) and log standard deviation (H, A) of the normalised chunk, from features (B, T, F)."""
         mean = self.mean(features.flatten(1)).unflatten(1, self.log_std.shape)

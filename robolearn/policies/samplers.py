@@ -32,10 +32,27 @@ class Corrupted(NamedTuple):
     target: Tensor
 
 
+class Drawn:
+    """Noise (B, n, H, A) that was drawn before, in place of a generator: for graphs, which have none."""
+
+    def __init__(self, noise: Tensor):
+        self._left = iter(noise.unbind(1))
+
+    def take(self, like: Tensor) -> Tensor:
+        """The next one, cut to the length of `like` (B, h, A)."""
+        return next(self._left)[:, : like.shape[1]]
+
+
+Random = torch.Generator | Drawn | None
+"""Where a sampler's noise comes from; None is torch's own generator."""
+
+
 class Sampler(ABC):
     """`horizon` actions a chunk, of which `execute` are run. `calls` is the number of network calls a chunk.
 
-    Settings of every sampler are its keyword arguments.
+    Settings of every sampler are its keyword arguments. `temperature` in [0, 1] scales all noise that chunks are drawn
+    from (low-temperature sampling, Ajay et al. 2023): below 1 chunks keep to what is likely, which is what precise work
+    needs of a network that learned from trembling hands; at 0 equal observations give equal chunks.
     """
 
     kind = ""
@@ -43,25 +60,35 @@ class Sampler(ABC):
     """What the network estimates: the noise, or the velocity of a flow."""
     calls: int
 
-    def __init__(self, process: NoiseProcess, horizon: int, execute: int):
+    def __init__(self, process: NoiseProcess, horizon: int, execute: int, temperature: float = 1.0):
         self.process, self.horizon, self.execute = process, horizon, execute
+        self.temperature = _share("temperature", temperature)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if cls.kind:
             claim(SAMPLERS, "sampler", cls.kind, cls)
 
+    @property
+    def usable(self) -> int:
+        """How many actions of a chunk, from the first, are free of noise."""
+        return self.horizon
+
     @abstractmethod
     def corrupt(self, clean: Tensor, generator: torch.Generator | None = None) -> Corrupted:
         """Clean chunks (B, H, A) -> a training example."""
 
-    def start(self, denoise: Denoise, like: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def start(self, denoise: Denoise, like: Tensor, generator: Random = None) -> Tensor:
         """The buffer of environments that begin an episode, of the shape and device of `like` (B, H, A)."""
-        return _noise(like, generator)
+        return self.draw(like, generator)
+
+    def draw(self, like: Tensor, generator: Random) -> Tensor:
+        """Noise for a chunk, at the sampler's temperature."""
+        return self.temperature * _noise(like, generator)
 
     @abstractmethod
     def advance(self, denoise: Denoise, buffer: Tensor,
-                generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:  # fmt: skip
+                generator: Random = None) -> tuple[Tensor, Tensor]:  # fmt: skip
         """The next chunk (B, H, A), of which at least the first `execute` actions are clean, and the next buffer."""
 
 
@@ -78,7 +105,9 @@ def sampler(config: dict[str, Any], process: NoiseProcess, horizon: int, execute
     return SAMPLERS[name](process, horizon, execute, **settings)
 
 
-def _noise(like: Tensor, generator: torch.Generator | None) -> Tensor:
+def _noise(like: Tensor, generator: Random) -> Tensor:
+    if isinstance(generator, Drawn):
+        return generator.take(like)
     return torch.randn(like.shape, generator=generator, device=like.device)
 
 
@@ -87,7 +116,7 @@ def _uniform_level(clean: Tensor, levels: int, generator: torch.Generator | None
 
 
 def _level(value: int, like: Tensor) -> Tensor:
-    return torch.full((len(like), 1), value, device=like.device)
+    return torch.full_like(like[:, :1, 0], value, dtype=torch.long)  # len() would fix the batch of an exported graph
 
 
 class Ddim(Sampler):
@@ -96,8 +125,9 @@ class Ddim(Sampler):
 
     kind = "ddim"
 
-    def __init__(self, process: NoiseProcess, horizon: int, execute: int, steps: int = 16, eta: float = 0.0):
-        super().__init__(process, horizon, execute)
+    def __init__(self, process: NoiseProcess, horizon: int, execute: int, steps: int = 16, eta: float = 0.0,
+                 temperature: float = 1.0):  # fmt: skip
+        super().__init__(process, horizon, execute, temperature)
         self.ladder, self.eta = ladder(process.levels, steps), _share("eta", eta)
         self.calls = steps
 
@@ -107,15 +137,15 @@ class Ddim(Sampler):
         return Corrupted(self.process.noisy(clean, noise, level), self.process.share(level), noise)
 
     def advance(self, denoise: Denoise, buffer: Tensor,
-                generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:  # fmt: skip
+                generator: Random = None) -> tuple[Tensor, Tensor]:  # fmt: skip
         chunk = self.clean(denoise, buffer, generator)
-        return chunk, _noise(chunk, generator)
+        return chunk, self.draw(chunk, generator)
 
-    def clean(self, denoise: Denoise, x: Tensor, generator: torch.Generator | None) -> Tensor:
+    def clean(self, denoise: Denoise, x: Tensor, generator: Random) -> Tensor:
         """All levels down, from pure noise (B, H, A)."""
         for at, to in zip(reversed(self.ladder), reversed([-1, *self.ladder[:-1]]), strict=True):
             level = _level(at, x)
-            noise = _noise(x, generator) if self.eta else None
+            noise = self.draw(x, generator) if self.eta else None
             x = self.process.step(x, denoise(x, self.process.share(level)), level, _level(to, x), self.eta, noise)
         return x
 
@@ -125,8 +155,8 @@ class Ddpm(Ddim):
 
     kind = "ddpm"
 
-    def __init__(self, process: NoiseProcess, horizon: int, execute: int):
-        super().__init__(process, horizon, execute, process.levels, 1.0)
+    def __init__(self, process: NoiseProcess, horizon: int, execute: int, temperature: float = 1.0):
+        super().__init__(process, horizon, execute, process.levels, 1.0, temperature)
 
 
 class Streaming(Ddim):
@@ -144,8 +174,8 @@ class Streaming(Ddim):
     kind = "streaming"
 
     def __init__(self, process: NoiseProcess, horizon: int, execute: int, steps: int = 16, eta: float = 0.0,
-                 start: str = "denoised", one_level: float = 0.2):  # fmt: skip
-        super().__init__(process, horizon, execute, steps, eta)
+                 start: str = "denoised", one_level: float = 0.2, temperature: float = 1.0):  # fmt: skip
+        super().__init__(process, horizon, execute, steps, eta, temperature)
         self.parts = horizon // execute
         if horizon % execute or steps % self.parts:
             raise ConfigError(f"streaming needs a horizon ({horizon}) that is a multiple of the executed actions "
@@ -155,9 +185,19 @@ class Streaming(Ddim):
         self.start_by, self.one_level = start, _share("one_level", one_level)
         self.calls = steps // self.parts
 
+    @property
+    def usable(self) -> int:
+        return self.execute
+
     def waiting(self) -> list[int]:
         """The index into the ladder (steps,) of every part of the waiting buffer."""
         return [self.calls * (i + 1) - 1 for i in range(self.parts)]
+
+    def waiting_noise(self) -> Tensor:
+        """(H,): the standard deviation of the noise at every position of the waiting buffer."""
+        like = torch.zeros(1, self.horizon, 1, device=self.process.alphas.device)
+        drawn = torch.full_like(like, self.temperature)
+        return self.process.noisy(like, drawn, self._levels(0, like))[0, :, 0]
 
     def training_levels(self, batch: int, device: torch.device, generator: torch.Generator | None = None) -> Tensor:
         """(B, H): floor(N (i + 1) / h) - 1 - j for part i, with j in [0, N / h) the same for a row; for a share
@@ -174,28 +214,28 @@ class Streaming(Ddim):
         noise = _noise(clean, generator)
         return Corrupted(self.process.noisy(clean, noise, level), self.process.share(level), noise)
 
-    def start(self, denoise: Denoise, like: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def start(self, denoise: Denoise, like: Tensor, generator: Random = None) -> Tensor:
         clean = torch.zeros_like(like)
         if self.start_by == "denoised":
-            clean = self.clean(denoise, _noise(like, generator), generator)
+            clean = self.clean(denoise, self.draw(like, generator), generator)
         level = self._levels(0, like)
-        return self.process.noisy(clean, _noise(like, generator), level)
+        return self.process.noisy(clean, self.draw(like, generator), level)
 
     def _levels(self, down: int, like: Tensor) -> Tensor:
         """(B, H): of every position after `down` calls."""
         ladder = [-1, *self.ladder]
         levels = torch.tensor([ladder[i - down + 1] for i in self.waiting()], device=like.device)
-        return levels.repeat_interleave(self.execute).expand(len(like), -1)
+        return levels.repeat_interleave(self.execute).expand(like.shape[0], -1)
 
     def advance(self, denoise: Denoise, buffer: Tensor,
-                generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:  # fmt: skip
+                generator: Random = None) -> tuple[Tensor, Tensor]:  # fmt: skip
         x = buffer
         for down in range(self.calls):
             level, to = self._levels(down, x), self._levels(down + 1, x)
-            noise = _noise(x, generator) if self.eta else None
+            noise = self.draw(x, generator) if self.eta else None
             x = self.process.step(x, denoise(x, self.process.share(level)), level, to, self.eta, noise)
         rest = x[:, self.execute :]
-        return x, torch.cat((rest, _noise(x[:, : self.execute], generator)), dim=1)
+        return x, torch.cat((rest, self.draw(x[:, : self.execute], generator)), dim=1)
 
 
 class Flow(Sampler):
@@ -205,8 +245,8 @@ class Flow(Sampler):
     kind = "flow"
     objective = "velocity"
 
-    def __init__(self, process: NoiseProcess, horizon: int, execute: int, steps: int = 10):
-        super().__init__(process, horizon, execute)
+    def __init__(self, process: NoiseProcess, horizon: int, execute: int, steps: int = 10, temperature: float = 1.0):
+        super().__init__(process, horizon, execute, temperature)
         if steps < 1:
             raise ConfigError(f"flow needs at least 1 step, got {steps}")
         self.calls = steps
@@ -218,12 +258,12 @@ class Flow(Sampler):
         return Corrupted(clean + level[..., None] * velocity, level, velocity)
 
     def advance(self, denoise: Denoise, buffer: Tensor,
-                generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:  # fmt: skip
+                generator: Random = None) -> tuple[Tensor, Tensor]:  # fmt: skip
         x = buffer
         for i in range(self.calls):
-            level = torch.full((len(x), 1), 1.0 - i / self.calls, device=x.device)
+            level = torch.full_like(x[:, :1, 0], 1.0 - i / self.calls)
             x = x - denoise(x, level) / self.calls
-        return x, _noise(x, generator)
+        return x, self.draw(x, generator)
 
 
 def ladder(levels: int, steps: int) -> list[int]:

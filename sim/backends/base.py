@@ -20,7 +20,8 @@ mujoco-warp 4.0 (`Model`, `Data` with a leading world dimension) and PyBullet 3.
 | `set_param` | `set_masses_index`, `write_joint_stiffness_to_sim_index` | fields expanded per world | `changeDynamics` |
 | `contact_force` | `ContactSensor.data.net_normal_forces_w` | contact sensor | `getContactPoints`, summed |
 | `jacobian` | `root_view.get_jacobians()` | from the chain (ours) | `calculateJacobian` |
-| `render` | `TiledCamera.data.output` | batch renderer | `getCameraImage` |
+| `render`, `images` | `TiledCamera.data.output` | batch renderer | `getCameraImage` |
+| `set_look` | `randomize_visual_color`, USD attributes | fields expanded per world | `changeVisualShape`, arguments |
 
 Masks are (B,) bool tensors; a method that takes one leaves every other environment as it is, bit by bit.
 Tensors that are handed out are valid until the next `step` or write.
@@ -56,6 +57,8 @@ class Capabilities:
     cameras: bool = False
     contact_sensors: bool = False
     randomized: frozenset[str] = frozenset()
+    looks: frozenset[str] = frozenset()
+    """Kinds of `sim.looks` that `set_look` takes."""
     gpu: bool = False
     quadrotors: bool = False
     deterministic: bool = True
@@ -187,6 +190,19 @@ class Backend(ABC):
         """(n, H, W, 3) uint8: at the camera's size and fast, as a policy sees it; with `film` (height,
         width), as a person does, with the markers and whatever shadows the engine has."""
         raise ValueError(f"{type(self).__name__} has no cameras")
+
+    def images(self, cameras: Sequence[str], env_ids: Sequence[int]) -> dict[str, Tensor]:
+        """`render` of several cameras, each (n, H, W, 3) uint8 on `device`; the tensors are the caller's to keep."""
+        return {name: torch.from_numpy(self.render(name, env_ids)).to(self.device) for name in cameras}
+
+    def set_look(self, name: str, values: Tensor, mask: Tensor) -> None:
+        """Change how the masked environments look in pictures from now on, to numbers (B, n) that `sim.looks` explains
+        by name. No physics changes. ValueError for a name that the scene or the engine does not have."""
+        raise ConfigError(f"{type(self).__name__} has no looks to change; use backend=mujoco")
+
+    def looks(self) -> dict[str, Tensor]:
+        """What `set_look` was last given, name -> (B, n)."""
+        return {}
 
     def depth(self, camera: str, env_ids: Sequence[int]) -> np.ndarray:
         """(n, H, W) float32, metres along the camera's optical axis, infinity where it sees nothing; exact, as no real

@@ -14,8 +14,8 @@ from robolearn.errors import ConfigError
 from robolearn.paths import resolve
 from robolearn.spec import RobotSpec, from_dict, to_dict
 from sim.backends import urdf
-from sim.backends.meshes import Solid, solid_of
-from sim.scene import Box, Cylinder, Mesh, ObjectCfg, Param, RobotCfg, SceneCfg, Sphere
+from sim.backends.meshes import Solid, solid_of, solid_of_boxes
+from sim.scene import Box, Boxes, Cylinder, Mesh, ObjectCfg, Param, RobotCfg, SceneCfg, Sphere
 
 Numbers = list[float]
 FLYING_STEP_S = 0.001
@@ -41,7 +41,10 @@ class RobotPlan:
 class ObjectPlan:
     kind: str
     size: Numbers
-    """Half edges (box), radius (sphere), radius and length (cylinder); nothing for a mesh."""
+    """Half edges (box; one box after the other for boxes), radius (sphere), radius and length (cylinder); nothing for a
+    mesh."""
+    centres: Numbers
+    """Of boxes."""
     solid: Solid
     pose: Numbers
     fixed: bool
@@ -140,7 +143,11 @@ def _refuse_strangers(root: ElementTree.Element, spec: RobotSpec) -> None:
 def _object(cfg: ObjectCfg, surface: float) -> ObjectPlan:
     shape, m = cfg.shape, cfg.mass_kg
     size: Numbers = []
-    if isinstance(shape, Box):
+    centres: Numbers = []
+    if isinstance(shape, Boxes):
+        size = [edge / 2 for sizes, _ in shape.parts for edge in sizes]
+        centres, solid = [x for _, centre in shape.parts for x in centre], solid_of_boxes(shape.parts, m)
+    elif isinstance(shape, Box):
         x, y, z = shape.size_m
         size, solid = [x / 2, y / 2, z / 2], _block(m, y * y + z * z, x * x + z * z, x * x + y * y)
     elif isinstance(shape, Sphere):
@@ -152,7 +159,7 @@ def _object(cfg: ObjectCfg, surface: float) -> ObjectPlan:
     else:
         solid = _mesh(shape, m)
     return ObjectPlan(
-        type(shape).__name__, size, solid, list(cfg.pose), cfg.fixed, cfg.friction / surface, list(cfg.rgba)
+        type(shape).__name__, size, centres, solid, list(cfg.pose), cfg.fixed, cfg.friction / surface, list(cfg.rgba)
     )
 
 

@@ -135,11 +135,7 @@ class World:
 
     def _add_object(self, plan: ObjectPlan) -> Part:
         c, solid = self.client, plan.solid
-        kind, form = getattr(pybullet, f"GEOM_{plan.kind.upper()}"), _form(plan)
-        shape, seen = pybullet.createCollisionShape(kind, **form, physicsClientId=c), -1
-        if self.plan.visual:
-            form |= {"length": form.pop("height")} if "height" in form else {}  # its name there
-            seen = pybullet.createVisualShape(kind, **form, rgbaColor=plan.rgba, physicsClientId=c)
+        shape, seen = self._shapes(plan)
         body = pybullet.createMultiBody(
             0.0 if plan.fixed else solid.mass_kg, shape, seen, plan.pose[:3], plan.pose[3:],
             baseInertialFramePosition=solid.centre, baseInertialFrameOrientation=solid.axes, physicsClientId=c,
@@ -151,6 +147,24 @@ class World:
         part = Part(c, body, plan)
         self._place(part, plan.pose, [0.0] * 6)
         return part
+
+    def _shapes(self, plan: ObjectPlan) -> tuple[int, int]:
+        """To collide with, and to look at if anything shall be seen (else -1)."""
+        c = self.client
+        if plan.kind == "Boxes":
+            sizes, centres = np.reshape(plan.size, (-1, 3)).tolist(), np.reshape(plan.centres, (-1, 3)).tolist()
+            boxes = {"shapeTypes": [pybullet.GEOM_BOX] * len(sizes), "halfExtents": sizes, "physicsClientId": c}
+            shape = pybullet.createCollisionShapeArray(**boxes, collisionFramePositions=centres)
+            if not self.plan.visual:
+                return shape, -1
+            colours = [plan.rgba] * len(sizes)
+            return shape, pybullet.createVisualShapeArray(**boxes, visualFramePositions=centres, rgbaColors=colours)
+        kind, form = getattr(pybullet, f"GEOM_{plan.kind.upper()}"), _form(plan)
+        shape = pybullet.createCollisionShape(kind, **form, physicsClientId=c)
+        if not self.plan.visual:
+            return shape, -1
+        form |= {"length": form.pop("height")} if "height" in form else {}  # its name there
+        return shape, pybullet.createVisualShape(kind, **form, rgbaColor=plan.rgba, physicsClientId=c)
 
     # --- state ----------------------------------------------------------------------------------------------
 

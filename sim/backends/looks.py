@@ -17,9 +17,11 @@ import numpy as np
 
 from robolearn.errors import UserError
 from robolearn.optional import lazy
+from sim.looks import PATTERNS
 from sim.scene import Decal, SceneCfg
 
 mujoco = lazy("mujoco", extra="mujoco")
+PRINTED = PATTERNS[1:]
 AXES = np.array([[0.87, 0.22, 0.2, 1.0], [0.25, 0.66, 0.3, 1.0], [0.16, 0.42, 0.88, 1.0]], np.float32)
 HIDDEN, SHOWN = 3, 1
 PLATE_M = 1.5e-5
@@ -37,7 +39,10 @@ class RenderError(UserError):
 def choose_gl() -> None:
     """Off-screen OpenGL where there is no display; MuJoCo reads the choice when it is imported."""
     logging.getLogger("OpenGL.acceleratesupport").setLevel(logging.WARNING)  # tells what it does without
-    if "MUJOCO_GL" in os.environ or has_display():
+    if has_display():
+        return
+    os.environ.setdefault("LP_NUM_THREADS", "0")  # Mesa's threads cost a small picture a third of its speed
+    if "MUJOCO_GL" in os.environ:
         return
     for platform, library in (
         ("egl", "libEGL.so.1"),
@@ -77,10 +82,34 @@ def add_looks(spec: Any, ground: bool) -> None:
     head.ambient, head.diffuse, head.specular = [0.42] * 3, [0.26] * 3, [0.05] * 3
     spec.visual.rgba.haze = [0.8, 0.83, 0.87, 1.0]
     spec.visual.map.shadowscale = 1.0
+    _add_patterns(spec)
     if ground:
         floor = spec.geom("ground")  # finite: an infinite one takes four times as long
         floor.size, floor.rgba = [30.0, 30.0, 1.0], [0.5, 0.54, 0.59, 1.0]
         _add_grid(spec.worldbody)
+
+
+def pattern_name(pattern: str, ground: bool) -> str:
+    """Of the material: the ground's lies flat, an object's is wrapped around it."""
+    return f"{pattern}/{'ground' if ground else 'object'}"
+
+
+def _add_patterns(spec: Any) -> None:
+    """A material for each of `PRINTED`. Nothing wears one until a look says so: tints cost no time, textures do without
+    a GPU. The colour stays the geom's."""
+    kinds = mujoco.mjtBuiltin
+    builtin = {"checker": kinds.mjBUILTIN_CHECKER, "gradient": kinds.mjBUILTIN_GRADIENT, "noise": kinds.mjBUILTIN_FLAT}
+    for pattern in PRINTED:
+        for ground in (False, True):
+            name = pattern_name(pattern, ground)
+            texture = spec.add_texture(name=name, width=64, height=64 if ground else 384)
+            texture.type = mujoco.mjtTexture.mjTEXTURE_2D if ground else mujoco.mjtTexture.mjTEXTURE_CUBE
+            texture.builtin, texture.rgb1, texture.rgb2 = builtin[pattern], [1.0] * 3, [0.55] * 3
+            if pattern == "noise":
+                texture.mark, texture.random, texture.markrgb = mujoco.mjtMark.mjMARK_RANDOM, 0.3, [0.5] * 3
+            material = spec.add_material(name=name, specular=0.35, shininess=0.55, texrepeat=[1.0, 1.0])
+            material.texuniform = ground  # one repetition a metre
+            material.textures[int(mujoco.mjtTextureRole.mjTEXROLE_RGB)] = name
 
 
 def _add_grid(world: Any, half_m: float = 4.0, step_m: float = 0.5) -> None:

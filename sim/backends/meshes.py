@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,12 +35,27 @@ def solid_of(path: Path, scale: float, mass: float) -> Solid:
     volume, centre, spread = _moments(triangles)
     if not volume > 1e-12:
         raise ValueError("its surface is not closed, or turned inside out")
-    density = mass / volume
-    moments, turn = np.linalg.eigh(density * (np.trace(spread) * np.eye(3) - spread))
+    points = np.unique(triangles.reshape(-1, 3), axis=0)
+    return replace(_homogeneous(mass, volume, centre, spread), points=points.tolist())
+
+
+def solid_of_boxes(parts: Sequence[tuple[Sequence[float], Sequence[float]]], mass: float) -> Solid:
+    """Homogeneous boxes, edges along the axes: (edge lengths, centre) of each."""
+    sizes, centres = (np.array([part[k] for part in parts], dtype=float) for k in range(2))
+    volumes = sizes.prod(1)
+    centre = (volumes[:, None] * centres).sum(0) / volumes.sum()
+    away = centres - centre
+    own = np.stack([np.diag(size**2) / 12.0 for size in sizes])
+    spread = (volumes[:, None, None] * (own + away[:, :, None] * away[:, None, :])).sum(0)
+    return _homogeneous(mass, float(volumes.sum()), centre, spread)
+
+
+def _homogeneous(mass: float, volume: float, centre: np.ndarray, spread: np.ndarray) -> Solid:
+    """From the second moments (3, 3) of the volume about its centroid."""
+    moments, turn = np.linalg.eigh(mass / volume * (np.trace(spread) * np.eye(3) - spread))
     if np.linalg.det(turn) < 0.0:
         turn[:, 0] = -turn[:, 0]
-    points = np.unique(triangles.reshape(-1, 3), axis=0)
-    return Solid(mass, moments.tolist(), centre.tolist(), _quat(turn), points.tolist())
+    return Solid(mass, moments.tolist(), centre.tolist(), _quat(turn))
 
 
 def _moments(triangles: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ from robolearn.optional import lazy
 from robolearn.paths import resolve
 from robolearn.spec import RobotSpec
 from sim.backends import looks, urdf
-from sim.scene import Box, CameraCfg, ContactSensorCfg, Cylinder, ObjectCfg, RobotCfg, SceneCfg, Sphere
+from sim.scene import Box, Boxes, CameraCfg, ContactSensorCfg, Cylinder, ObjectCfg, RobotCfg, SceneCfg, Sphere
 
 mujoco = lazy("mujoco", extra="mujoco")
 GROUND, ROBOT, OBJECT = -1, 0, 1
@@ -133,9 +133,14 @@ def _add_object(spec: Any, name: str, cfg: ObjectCfg) -> Any:
     body = spec.worldbody.add_body(name=name, pos=list(cfg.pose[:3]), quat=wxyz(cfg.pose[3:]))
     if not cfg.fixed:
         body.add_freejoint(name=name)
-    geom = body.add_geom(name=name, rgba=list(cfg.rgba), mass=cfg.mass_kg, priority=OBJECT)
-    geom.friction = [cfg.friction, 0.005, 0.0001]
     shape = cfg.shape
+    if isinstance(shape, Boxes):
+        volume = sum(math.prod(size) for size, _ in shape.parts)
+        for k, (size, centre) in enumerate(shape.parts):
+            geom = _surface(body, f"{name}/{k}", cfg, cfg.mass_kg * math.prod(size) / volume)
+            geom.type, geom.size, geom.pos = mujoco.mjtGeom.mjGEOM_BOX, [s / 2 for s in size], list(centre)
+        return body
+    geom = _surface(body, name, cfg, cfg.mass_kg)
     if isinstance(shape, Box):
         geom.type, geom.size = mujoco.mjtGeom.mjGEOM_BOX, [s / 2 for s in shape.size_m]
     elif isinstance(shape, Sphere):
@@ -146,6 +151,12 @@ def _add_object(spec: Any, name: str, cfg: ObjectCfg) -> Any:
         spec.add_mesh(name=name, file=str(resolve(shape.path)), scale=[shape.scale] * 3)
         geom.type, geom.meshname = mujoco.mjtGeom.mjGEOM_MESH, name
     return body
+
+
+def _surface(body: Any, name: str, cfg: ObjectCfg, mass_kg: float) -> Any:
+    geom = body.add_geom(name=name, rgba=list(cfg.rgba), mass=mass_kg, priority=OBJECT)
+    geom.friction = [cfg.friction, 0.005, 0.0001]
+    return geom
 
 
 def _add_contact_sensor(spec: Any, name: str, cfg: ContactSensorCfg) -> None:

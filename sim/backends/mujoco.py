@@ -26,7 +26,10 @@ from sim.backends.base import BackendCfg, Capabilities
 from sim.backends.looks import Painter
 from sim.backends.mjcf import compile_scene
 from sim.backends.mjcontrol import Targets, gain_param, gain_scale, owner, refuse_unstable, slots_of
+from sim.backends.mjlooks import MjLooks
 from sim.backends.mjstate import EXPLODED, MujocoState
+from sim.backends.mjstudio import Studio
+from sim.looks import KINDS
 from sim.scene import Param, SceneCfg, unchanged
 
 mujoco = lazy("mujoco", extra="mujoco")
@@ -39,10 +42,13 @@ class MujocoCfg(BackendCfg):
     name: str = "mujoco"
     threads: int = 0
     """Stepping threads; 0 is one a core, which is also the most."""
+    picture_threads: int = 0
+    """Threads that draw what policies see, likewise."""
 
     def __post_init__(self) -> None:
-        if self.threads < 0:
-            raise ConfigError(f"threads must be 0 (one a core) or more, got {self.threads}")
+        for name in ("threads", "picture_threads"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must be 0 (one a core) or more, got {getattr(self, name)}")
 
 
 @register("backend", "mujoco", MujocoCfg)
@@ -53,6 +59,7 @@ class Mujoco(MujocoState):
         randomized=frozenset(
             {"mass", "inertia", "friction", "kp", "kd", "effort_limit", "joint_damping", "joint_friction"}
         ),
+        looks=KINDS,
     )
 
     def __init__(self, cfg: MujocoCfg, scene: SceneCfg, num_envs: int, device: torch.device, seed: int):
@@ -60,6 +67,7 @@ class Mujoco(MujocoState):
         self.model = compile_scene(scene)
         refuse_unstable(self.model, scene)
         self.threads = min(cfg.threads or usable_cores(), usable_cores())
+        self._picture_threads = min(cfg.picture_threads or usable_cores(), usable_cores())
         self._models = [self.model] * num_envs
         self._params = {f"{a}.{p}": torch.full((num_envs,), unchanged(p)) for a, p in scene.randomized}
         if scene.randomized:
@@ -71,6 +79,7 @@ class Mujoco(MujocoState):
         self._remember_fixed()
         self._markers: dict[str, Tensor] = {}
         self._drawn_by: Painter | None = None
+        self._drawn_small_by: Studio | None = None
 
     def _allocate(self) -> None:
         m, b, state = self.model, self.num_envs, mujoco.mjtState
@@ -275,14 +284,43 @@ class Mujoco(MujocoState):
         self._markers[marker] = pose
 
     def render(self, camera: str, env_ids: Sequence[int], film: tuple[int, int] | None = None) -> np.ndarray:
-        if camera not in self.scene.cameras:
-            raise ValueError(f"no camera '{camera}'; the scene has {', '.join(self.scene.cameras) or 'none'}")
-        return np.stack([self.painter.picture(camera, self._state[i], self.goals(i), film) for i in env_ids])
+        self._require(camera)
+        if film is None:
+            return self.studio.pictures([camera], self.physics_state, env_ids)[camera]
+        return np.stack([self._dressed(i).picture(camera, self._state[i], self.goals(i), film) for i in env_ids])
+
+    def images(self, cameras: Sequence[str], env_ids: Sequence[int]) -> dict[str, Tensor]:
+        for camera in cameras:
+            self._require(camera)
+        pictures = self.studio.pictures(cameras, self.physics_state, env_ids)
+        return {name: torch.from_numpy(taken) for name, taken in pictures.items()}
 
     def depth(self, camera: str, env_ids: Sequence[int]) -> np.ndarray:
+        self._require(camera)
+        return np.stack([self._dressed(i).depth(camera, self._state[i]) for i in env_ids])
+
+    def _require(self, camera: str) -> None:
         if camera not in self.scene.cameras:
             raise ValueError(f"no camera '{camera}'; the scene has {', '.join(self.scene.cameras) or 'none'}")
-        return np.stack([self.painter.depth(camera, self._state[i]) for i in env_ids])
+
+    def _dressed(self, env: int) -> Painter:
+        """The painter, with one environment's looks."""
+        self.studio.looks.dress(self.painter.model, env)
+        return self.painter
+
+    def set_look(self, name: str, values: Tensor, mask: Tensor) -> None:
+        self.studio.looks.put(name, values, mask)
+
+    def looks(self) -> dict[str, Tensor]:
+        return {} if self._drawn_small_by is None else dict(self.studio.looks.table.values)
+
+    @property
+    def studio(self) -> Studio:
+        """Of the small pictures; made at its first use, as the painter is."""
+        if self._drawn_small_by is None:
+            looks = MjLooks(self.painter.model, self.scene, self.num_envs)
+            self._drawn_small_by = Studio(looks, self.scene, self._picture_threads)
+        return self._drawn_small_by
 
     @property
     def painter(self) -> Painter:
@@ -300,8 +338,9 @@ class Mujoco(MujocoState):
         return {name: pose[env].tolist() for name, pose in self._markers.items()}
 
     def close(self) -> None:
-        if self._drawn_by is not None:
-            self._drawn_by.close()
+        for artist in (self._drawn_by, self._drawn_small_by):
+            if artist is not None:
+                artist.close()
         self._pool.close()
 
 

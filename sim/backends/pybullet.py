@@ -34,8 +34,10 @@ from sim.backends.bullet_plan import message, plan_of
 from sim.backends.bullet_pool import Alone, Pool
 from sim.backends.bullet_rotors import ATTITUDE, GYRO, LINK
 from sim.backends.bullet_worker import EXPLODED
+from sim.looks import KINDS, LookTable
 from sim.scene import Param, SceneCfg, unchanged
 
+LOOKS = KINDS - {"pattern"}
 ROTORS = frozenset({"thrust", "reaction_torque", "spin_up", "spin_down", "drag", "sag", "link_delay"})
 
 
@@ -61,6 +63,7 @@ class Pybullet(Backend):
             {"mass", "inertia", "friction", "kp", "kd", "effort_limit", "joint_damping", "joint_friction"}
         )
         | ROTORS,
+        looks=LOOKS,
         quadrotors=True,
         evaluation_envs=32,
     )
@@ -85,6 +88,7 @@ class Pybullet(Backend):
         self._fixed = {n: torch.tensor(thing.pose).expand(num_envs, 7) for n, thing in fixed.items()}
         self._still = torch.zeros(num_envs, 6)
         self._markers: dict[str, Tensor] = {}
+        self._looks = LookTable(scene, num_envs, LOOKS)
         self._refresh()
 
     def _refresh(self) -> None:
@@ -214,6 +218,12 @@ class Pybullet(Backend):
     def set_marker(self, marker: str, pose: Tensor) -> None:
         self._markers[marker] = pose
 
+    def set_look(self, name: str, values: Tensor, mask: Tensor) -> None:
+        self._looks.put(name, values, mask)
+
+    def looks(self) -> dict[str, Tensor]:
+        return dict(self._looks.values)
+
     def render(self, camera: str, env_ids: Sequence[int], film: tuple[int, int] | None = None) -> np.ndarray:
         if camera not in self.scene.cameras:
             raise ValueError(f"no camera '{camera}'; the scene has {', '.join(self.scene.cameras) or 'none'}")
@@ -225,6 +235,7 @@ class Pybullet(Backend):
                 plan, env=int(i), eye=cfg.eye_m, target=cfg.target_m, link=cfg.link, fov_deg=cfg.fov_deg,
                 width=width, height=height, film=film is not None,
                 markers={name: pose[i].tolist() for name, pose in self._markers.items()},
+                look=self._looks.row(i), camera=camera,
             )
             for i in env_ids
         ]  # fmt: skip

@@ -34,6 +34,7 @@ def lacks(task: FlightCfg) -> list[str]:
         "action_delay": cfg.action_delay != (0, 0),
         "observation_dropout": cfg.observation_dropout > 0.0,
         "push_force_n": cfg.push_force_n > 0.0,
+        "looks": bool(cfg.looks.kinds),
         "observation_noise": bool(set(cfg.observation_noise) - set(NOISE)),
         "params": bool(set(cfg.params) - set(DRAWN)),
     }

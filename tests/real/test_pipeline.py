@@ -75,3 +75,29 @@ def test_what_only_a_simulator_knows_is_refused():
     spec = PolicySpec("franka", 20.0, ObservationSpec({"policy": (secret,)}), env.action_spec)
     with pytest.raises(ValueError, match="joint_effort"):
         Pipeline(spec, env.robot)
+
+
+def test_after_periods_without_a_command_the_set_points_go_on_from_rest():
+    env = world("franka_reach")
+    pipeline, rest = Pipeline(env.policy_spec(), env.robot), torch.tensor(env.robot.default_joint_pos)
+    pipeline.reset(rest)
+    for _ in range(3):
+        pipeline.command(torch.ones(1, 7))
+    asked = pipeline.target[0, :7].clone()
+    pipeline.pause()
+    assert pipeline.action.abs().max() == 0.0 and not pipeline.commander.last.velocity.any()
+    assert not pipeline.follow(asked)  # the guard is there
+    braked = asked + 0.02
+    assert pipeline.follow(braked)
+    assert pipeline.commander.last.velocity[0].allclose(torch.full((7,), 0.02 / pipeline.dt), rtol=1e-3)
+    env.close()
+
+
+def test_a_robot_that_was_braked_before_its_first_command_goes_on_from_where_it_stands():
+    env = world("franka_reach")
+    pipeline, rest = Pipeline(env.policy_spec(), env.robot), torch.tensor(env.robot.default_joint_pos)
+    pipeline.reset(rest)
+    pipeline.stand(rest + 0.1)
+    assert pipeline.target[0].equal(rest + 0.1)
+    assert pipeline.command(torch.zeros(1, 7)).target[0, :7].allclose(rest[:7] + 0.1)
+    env.close()

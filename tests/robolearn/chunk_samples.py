@@ -1,5 +1,6 @@
 """Specifications and windows in memory, shared by the tests of chunked policies and of their learners."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import torch
@@ -50,6 +51,9 @@ class InMemory:
 
     def windows(self, batch: Tensor) -> dict[str, Tensor]:
         return {k: v[batch] for k, v in self.tensors.items()}
+
+    def stream(self, batches: Iterable[Tensor]) -> Iterator[dict[str, Tensor]]:
+        return map(self.windows, batches)
 
     def statistics(self) -> dict[str, dict[str, Tensor]]:
         return {k: statistics_of(v) for k, v in self.tensors.items() if k != "mask" and v.dtype == torch.float32}

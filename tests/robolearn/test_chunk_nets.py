@@ -116,6 +116,22 @@ def test_random_crops_are_for_training():
     assert made.eval() and twice()
 
 
+def test_the_pictures_of_a_row_are_cropped_at_the_same_place():
+    made = ObservationEncoder(spec(), SMALL).train()
+    picture = torch.randint(256, (8, 1, 24, 24, 3), dtype=torch.uint8)
+    obs = {"policy": torch.zeros(8, 2, 4), "policy/wrist": picture.expand(-1, 2, -1, -1, -1)}
+    out = made(obs, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(out[:, 0], out[:, 1])
+    obs["policy/wrist"] = picture[:1].expand(8, 2, -1, -1, -1)
+    out = made(obs, torch.Generator().manual_seed(0))
+    assert len(out[:, 0].unique(dim=0)) > 4  # rows at places of their own
+
+
+def test_a_crop_larger_than_the_picture_is_refused():
+    with pytest.raises(ConfigError, match=r"encoder.crop \(20, 25\) is larger than policy/wrist, which is \(24, 24\)"):
+        ObservationEncoder(spec(), SMALL | {"crop": [20, 25]})
+
+
 def test_a_depth_picture_is_refused():
     depth = ObservationSpec({"policy": (TermSpec(Field("depth", (8, 8), kind="depth"), "command"),)})
     with pytest.raises(ConfigError, match=r"not policy/depth \(depth\)"):

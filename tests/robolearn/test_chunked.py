@@ -14,6 +14,8 @@ from robolearn import bundle
 from robolearn.bundle import Bundle, BundleError
 from robolearn.cli._world import require_fit
 from robolearn.config import ConfigError
+from robolearn.policies import samplers
+from robolearn.policies.base import build
 from robolearn.policies.chunked import ChunkedPolicy
 from robolearn.robots.franka import FRANKA
 
@@ -95,6 +97,34 @@ def test_the_reset_of_one_touches_no_other(sampler):
     assert torch.equal(policy._buffer[others], buffer[others]) and not torch.equal(policy._buffer[2], buffer[2])
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: s["name"])
+def test_a_batch_under_random_resets_is_each_environment_alone(sampler, seed, monkeypatch):
+    """Histories, queues and the samplers' buffers; without noise, so that there is one right answer."""
+    monkeypatch.setattr(samplers, "_noise", lambda like, generator: torch.zeros_like(like))
+    chance, n = random.Random(seed), 4
+    together = diffusion(chunk_spec(8, 4), sampler).eval()
+    alone = [diffusion(chunk_spec(8, 4), sampler).eval() for _ in range(n)]
+    for one in alone:
+        one.load_state_dict(together.state_dict())
+    for _ in range(25):
+        seen = torch.randn(n, 3)
+        expected = torch.cat([one.act({"policy": seen[i : i + 1]}) for i, one in enumerate(alone)])
+        torch.testing.assert_close(together.act({"policy": seen}), expected, rtol=0, atol=5e-3)
+        done = torch.tensor([chance.random() < 0.2 for _ in range(n)])
+        together.reset(done)
+        for one, over in zip(alone, done, strict=True):
+            one.reset(over[None])
+
+
+def test_a_history_is_a_copy_of_what_was_seen():
+    """Simulators write the next observation into the same tensor."""
+    policy, seen = Teller(chunk_spec(8, 1), {"observation_steps": 2}), torch.zeros(3, 3)
+    policy.act({"policy": seen})
+    seen += 100.0
+    torch.testing.assert_close(policy.act({"policy": seen}), torch.tensor([[0.0, 0.1]] * 3))
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: s["name"])
 def test_calls_of_the_network_a_chunk(sampler):
     policy = diffusion(chunk_spec(8, 4), sampler).eval()
@@ -134,7 +164,8 @@ def test_a_chunk_beside_the_control_loop_leaves_the_queue():
     policy.act({"policy": torch.randn(5, 3)})
     queue, left = policy._queue.clone(), policy._left.clone()
     policy.observe({"policy": torch.randn(5, 3)})
-    assert policy.chunk(torch.tensor([1, 3])).shape == (2, 8, 2)
+    chunk = policy.chunk(torch.tensor([1, 3]))
+    assert chunk.shape == (2, 8, 2) and not chunk.requires_grad
     assert torch.equal(policy._queue, queue) and torch.equal(policy._left, left)
 
 
@@ -225,6 +256,13 @@ def test_more_actions_than_the_chunk_has(horizon, execute):
         gaussian(chunk_spec(horizon, execute))
 
 
+def test_actions_in_standard_deviations_are_not_clipped():
+    policy = diffusion(chunk_spec(8, 4), {"name": "ddim", "steps": 4})
+    with pytest.raises(ConfigError, match=r"clip 1 would cut actions .* set clip to 0"):
+        build("diffusion", policy.spec, policy.config | {"action_normalizer": "deviation"})
+    build("diffusion", policy.spec, policy.config | {"action_normalizer": "deviation", "clip": 0.0})
+
+
 def test_windows_that_do_not_fit_are_named():
     policy = fitted(gaussian(chunk_spec(8, 4)))
     good = {"observation.policy": torch.zeros(6, 2, 3), "action": torch.zeros(6, 8, 2)}
@@ -248,6 +286,10 @@ def test_masked_actions_do_not_count(make):
     windows["action"].requires_grad_()
     (grad,) = torch.autograd.grad(policy.loss(windows | {"mask": mask}), windows["action"])
     if policy.kind == "gaussian_chunk":
+        assert (grad[:, 5:] == 0).all() and (grad[:, :5] != 0).all()
+    else:  # the network may see masked actions, but what it says of them does not count
+        policy.network.register_forward_hook(lambda _, given, out: given[0] + 0.0 * out)
+        (grad,) = torch.autograd.grad(policy.loss(windows | {"mask": mask}), windows["action"])
         assert (grad[:, 5:] == 0).all() and (grad[:, :5] != 0).all()
     none = policy.loss(windows | {"mask": torch.zeros(6, 8, dtype=torch.bool)})
     assert float(none.detach()) == 0.0

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from robolearn.errors import ConfigError
 from robolearn.loops.evaluate import EpisodeLog, evaluate, run_episodes, summarize, table, wilson
 from robolearn.policies.base import Policy
 
@@ -95,3 +96,17 @@ def test_the_quota_is_per_environment():
     log.add({"success": torch.tensor([0.0, 0.0])}, torch.tensor([True, True]))
     assert log.complete
     assert log.results()["success"].tolist() == [1.0, 0.0]
+
+
+def test_a_tasks_expert_is_evaluated_like_a_policy(tmp_path, capsys):
+    """With a film; who has no expert says so."""
+    from robolearn.cli.evaluate import main
+
+    scores, film = tmp_path / "scores.json", tmp_path / "film.mp4"
+    words = ["task=cartpole", "policy=expert", "episodes=6", "task.episode_length_s=2"]
+    assert main([*words, f"json={scores}", f"video={film}", "video_envs=1"]) == 0
+    found = json.loads(scores.read_text())
+    assert found["episodes"] == 6 and found["success"] == 1.0 and found["run"] == "expert"
+    assert film.stat().st_size > 1000 and "100.0 %" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="franka_lift has no scripted expert"):
+        main(["task=franka_lift", "policy=expert", "episodes=1"])

@@ -222,6 +222,8 @@ def test_a_run_is_evaluated_on_another_case_of_its_task(capsys, tmp_path, stored
     [
         (["task=crazyflie_hover"], "task=crazyflie_hover: give run=RUN, or task=NAME and policy=geometric"),
         (["run=x", "task=cartpole", "policy=geometric"], "give run=RUN, or task=NAME and policy=geometric"),
+        (["run=x", "noise=1"], "noise is of policy=expert; x has none"),
+        (["task=crazyflie_hover", "policy=geometric", "noise=1"], "noise is of policy=expert; geometric has none"),
         (["task=crazyflie_hover", "policy=geometrc"], "no policy 'geometrc'; did you mean geometric?"),
         (["task=cartpole", "policy=geometric", "backend=mujoco"], "flies quadrotors, task cartpole is for cartpole"),
         (["task=crazyflie_hover", "policy=geometric", "task.levl=1"], "no key 'task.levl'"),

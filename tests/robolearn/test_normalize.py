@@ -6,7 +6,7 @@ import torch
 from robolearn.errors import ConfigError
 from robolearn.nets.normalize import FixedNormalizer, statistics_of
 
-SCALES = torch.tensor([1e-4, 1.0, 50.0, 1e6, 0.0])
+SCALES = torch.tensor([1e-3, 1.0, 50.0, 1e6, 0.0])
 OFFSETS = torch.tensor([0.0, -3.0, 1e3, 2e6, 0.7])
 
 
@@ -45,6 +45,14 @@ def test_a_constant_is_shifted_and_what_moves_little_is_not_blown_up():
     assert made.spread[4] == 1.0
     assert made(data())[:, 4].abs().max() == 0.0
     assert abs(float(made(data() + 0.1)[0, 4]) - 0.1) < 1e-6
+
+
+@pytest.mark.parametrize("mode", ["range", "deviation"])
+def test_a_thing_at_rest_stays_small(mode):
+    """A height that jitters by 0.03 mm while it rests: 5 mm more when the thing is lifted are 5 mm, not 300."""
+    made = FixedNormalizer(1, mode)
+    made.fit(statistics_of(0.5 + 3e-5 * torch.rand(500, 1)), "observation.policy")
+    assert made(torch.tensor([[0.505]])).abs() < 0.006
 
 
 def test_by_hand():

@@ -196,7 +196,7 @@ def test_ladders():
     ("config", "message"),
     [
         ({"name": "ddimm"}, "did you mean ddim"),
-        ({"name": "ddpm", "steps": 5}, "ddpm has no setting steps; there is none"),
+        ({"name": "ddpm", "steps": 5}, "ddpm has no setting steps; there is temperature"),
         ({"name": "ddim", "eta": float("nan")}, r"eta must be in \[0, 1\], got nan"),
         ({"name": "streaming", "steps": 10}, r"multiple of the executed actions \(2\), and steps \(10\)"),
         ({"name": "streaming", "start": "zero"}, "did you mean zeros"),
@@ -216,3 +216,25 @@ def test_schedules():
         alphas_cumprod(100, "cosine")
     with pytest.raises(ValueError, match="must fall"):
         NoiseProcess([0.5, 0.6])
+
+
+@pytest.mark.parametrize("name", ["ddpm", "ddim", "streaming", "flow"])
+def test_half_the_temperature_draws_half_the_spread_about_the_same_mean(name):
+    """The optimal estimate of a Gaussian is linear, so all that is drawn is a linear map of the noise."""
+    p = process()
+    denoise = velocity if name == "flow" else epsilon_of(p)
+    steps = {} if name == "ddpm" else {"steps": 100}
+    warm, cool = (
+        chunks(sampler({"name": name, "temperature": t, **steps}, p, HORIZON, EXECUTE), denoise, 1)[0][:, :EXECUTE]
+        for t in (1.0, 0.5)
+    )
+    torch.testing.assert_close(cool.std(0), 0.5 * warm.std(0), rtol=0.02, atol=0.0)
+    torch.testing.assert_close(cool.mean(0), warm.mean(0), rtol=0.0, atol=0.02)
+
+
+def test_without_temperature_equal_observations_give_equal_chunks():
+    p = process()
+    chunk = chunks(sampler({"name": "ddim", "steps": 16, "temperature": 0.0}, p, HORIZON, EXECUTE), epsilon_of(p), 1)[0]
+    assert torch.equal(chunk[0], chunk[1])
+    with pytest.raises(ConfigError, match="temperature must be in"):
+        sampler({"name": "ddim", "temperature": 1.5}, p, HORIZON, EXECUTE)

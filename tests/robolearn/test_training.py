@@ -13,8 +13,9 @@ import torch
 
 from robolearn import config
 from robolearn.cli import _world, train
+from robolearn.cli._loops.on_policy import shorten
 from robolearn.loops import checkpoint
-from robolearn.loops.log import read_metrics
+from robolearn.loops.log import Writer, read_metrics
 
 _world.discover()
 SMALL = ["task=cartpole", "num_envs=16", "algo.hidden=[32,32]", "eval_episodes=0"]
@@ -29,7 +30,10 @@ def weights(folder: Path) -> dict:
     return checkpoint.flatten({k: state[k] for k in ("algo", "generator", "counters", "env", "obs")})[0]
 
 
-@pytest.mark.parametrize("algo", config.names("algo"))
+ON_POLICY = [n for n in config.names("algo") if config.entry("algo", n).config.loop == "on_policy"]
+
+
+@pytest.mark.parametrize("algo", ON_POLICY)
 def test_every_algorithm_solves_the_toy(tmp_path, algo):
     """Cartpole from scratch; the policy that comes out of the bundle balances at least nine times in ten."""
     run(tmp_path / "run", f"algo={algo}", "num_envs=64", "total_steps=100000", "eval_episodes=200")
@@ -79,7 +83,7 @@ def test_short_episodes_are_never_longer_than_the_tasks(seconds, periods):
     pytest.importorskip("warp", reason="Warp is not installed (extra flight)")
     env = _world.make_env(config.entry("task", "crazyflie_hover").config(),
                           config.entry("backend", "quadrotor").config(), 4, "cpu", 0)  # fmt: skip
-    train._shorten(env, train.TrainCfg(short_episodes=0.5, short_episode_s=seconds))
+    shorten(env, train.TrainCfg(short_episodes=0.5, short_episode_s=seconds))
     assert env.episode_limit_buf.tolist() == [periods, periods, 500, 500]
 
 
@@ -92,6 +96,20 @@ def test_a_time_limit_ends_the_training_and_its_schedule(tmp_path, caplog):
     assert last["learn/learning_rate"] < 1e-3  # 2e-3 at the start, falling with the time
     shown = [r.getMessage() for r in caplog.records if r.getMessage().startswith("train ")]
     assert shown[-1].startswith(f"train {last['step']}/{last['step']} ") and "  0 s left" in shown[-1]
+
+
+def test_the_last_line_has_the_time_that_ended_the_training(tmp_path, monkeypatch):
+    """However long a line takes to write: the limit passes while the one before the last is written."""
+    write = Writer.write
+
+    def slowly(self, step: int, figures: dict[str, float]) -> None:
+        write(self, step, figures)
+        time.sleep(max(0.0, 6.0 - figures["time/seconds"]))
+
+    monkeypatch.setattr(Writer, "write", slowly)
+    words = [*SMALL, f"run_dir={tmp_path / 'run'}", "total_steps=1000000000", "time_limit_s=6"]
+    assert train.main(words, time.monotonic()) == 0
+    assert read_metrics(tmp_path / "run")[-1]["time/seconds"] >= 6.0
 
 
 def test_the_same_seed_gives_the_same_policy_and_another_does_not(tmp_path):

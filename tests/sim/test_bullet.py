@@ -15,7 +15,7 @@ from robolearn.config import ConfigError
 from robolearn.kinematics import Chain
 from robolearn.paths import resolve
 from robolearn.rotations import from_rotation_vector, quat_apply, quat_mul
-from sim.scene import Box, CameraCfg, ContactSensorCfg, Cylinder, Mesh, ObjectCfg, RobotCfg, Sphere
+from sim.scene import Box, Boxes, CameraCfg, ContactSensorCfg, Cylinder, Mesh, ObjectCfg, RobotCfg, Sphere
 
 pytest.importorskip("pybullet", reason="pybullet is not installed (extra bullet)")
 PARAMS = ("mass", "inertia", "friction", "kp", "kd", "effort_limit")
@@ -211,7 +211,14 @@ def test_a_sphere_falls_as_galileo_says(bullet):
 
 
 @pytest.mark.parametrize(
-    "shape", [Box((0.1, 0.2, 0.3)), Sphere(0.1), Cylinder(0.05, 0.3)], ids=lambda s: type(s).__name__
+    "shape",
+    [
+        Box((0.1, 0.2, 0.3)),
+        Sphere(0.1),
+        Cylinder(0.05, 0.3),
+        Boxes((((0.1, 0.2, 0.3), (0.1, 0.0, 0.05)), ((0.3, 0.1, 0.1), (-0.1, 0.02, -0.03)))),
+    ],
+    ids=lambda s: type(s).__name__,
 )
 def test_inertias_of_shapes_are_the_textbooks(bullet, shape):
     """Angular acceleration of a torque about each axis, against MuJoCo's."""

@@ -17,7 +17,7 @@ from sim.backends.base import Backend
 from sim.randomize import RandomizeCfg, Range, uniform
 from sim.scene import Box, CameraCfg, FrameMarker, ObjectCfg, Param, RobotCfg, SceneCfg
 from sim.task import ActionState, Task
-from sim.tasks.manipulation.franka import FrankaCfg, arm_action, demand_positive, nearness
+from sim.tasks.manipulation.franka import FrankaCfg, arm_action, check_ranges, check_reward, demand_positive, nearness
 
 CUBE = "cube"
 
@@ -84,20 +84,14 @@ class FrankaLiftCfg(FrankaCfg):
         names = ("reach_scale_m", "height_scale_m", "held_within_m", "squeeze_m", "success_height_m")
         for name in ("cube_size_m", "success_speed_mps", *names):
             demand_positive(self, name)
-        for name in ("cube_mass_kg", "cube_friction", "cube_x_m", "cube_y_m", "cube_yaw_rad", "height_m"):
-            low, high = getattr(self, name)
-            least = {"cube_mass_kg": 0.0, "cube_friction": 0.0, "height_m": self.cube_size_m / 2}.get(name, -math.inf)
-            if not least < low <= high < math.inf:
-                raise ValueError(f"task.{name} must be a range (low, high) above {least}, got {low}, {high}")
+        ranges = ("cube_mass_kg", "cube_friction", "cube_x_m", "cube_y_m", "cube_yaw_rad", "height_m")
+        check_ranges(self, ranges, {"cube_mass_kg": 0.0, "cube_friction": 0.0, "height_m": self.cube_size_m / 2})
         if self.cube_size_m >= 0.08:
             raise ValueError(f"task.cube_size_m must be below 0.08, the hand's opening, got {self.cube_size_m}")
         near, far = self.workspace_m
         if not near < self.cube_x_m[0] <= math.hypot(self.cube_x_m[1], max(map(abs, self.cube_y_m))) < far:
             raise ValueError(f"task.workspace_m must hold the cubes of cube_x_m and cube_y_m, got {near}, {far}")
-        if self.reward not in ("dense", "sparse"):
-            raise ValueError(f"task.reward must be dense or sparse, got '{self.reward}'")
-        if self.reward == "sparse":
-            self.weights = {k: v for k, v in self.weights.items() if k == "success"}
+        check_reward(self, ("dense", "sparse"))
 
 
 @register("task", "franka_lift", FrankaLiftCfg)

@@ -14,6 +14,7 @@ from robolearn.rotations import quat_apply
 from robolearn.spec import ActionSpec, Field, ObservationSpec, TermSpec
 from robolearn.state import RobotState, SceneState
 from sim.backends.base import Backend
+from sim.experts import Expert, Waypoint, WaypointExpert
 from sim.randomize import RandomizeCfg
 from sim.scene import CameraCfg, FrameMarker, RobotCfg, SceneCfg
 from sim.task import ActionState, Task
@@ -161,6 +162,12 @@ class FrankaReach(Task):
         """Distance (B,) m and angle (B,) rad to the goal."""
         error = pose_error(robot, scene, "goal")
         return error[:, :3].norm(dim=1), error[:, 3:].norm(dim=1)
+
+    def expert(self, num_envs: int, device: torch.device, noise: float, generator: torch.Generator) -> Expert:
+        """Straight to the goal; needs action=ee_delta."""
+        there = Waypoint(lambda robot, scene: scene.commands["goal"], error_m=0.004, free=True)
+        settings = self.action_spec(), self.robot, num_envs, self.cfg.step_dt_s, device, noise, generator
+        return WaypointExpert({"straight": [there]}, *settings)
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"goal": self.goal}

@@ -11,6 +11,7 @@ from torch import Tensor
 from robolearn.config import register
 from robolearn.spec import ActionSpec, Field, ObservationSpec, TermSpec
 from robolearn.state import RobotState, SceneState
+from sim.experts import Expert
 from sim.randomize import RandomizeCfg
 from sim.scene import CameraCfg, RobotCfg, SceneCfg
 from sim.task import ActionState, Task, TaskCfg
@@ -32,6 +33,32 @@ class CartpoleCfg(TaskCfg):
     randomize: RandomizeCfg = field(default_factory=lambda: RandomizeCfg(initial_joint_pos=0.1, initial_joint_vel=0.1))
 
 
+GAINS = (0.06, 0.16, 1.5, 0.5)
+"""Of the expert: action per m, m/s, rad and rad/s."""
+SIDE_M = 0.5
+
+
+class CartpoleExpert(Expert):
+    """Balances by state feedback, on the left or on the right of the middle. A person (noise 1) pushes unevenly."""
+
+    strategies = ("left", "right")
+
+    def __init__(self, num_envs: int, device: torch.device, noise: float, generator: torch.Generator):
+        self.noise, self.generator = noise, generator
+        self.strategy = torch.zeros(num_envs, dtype=torch.long, device=device)
+
+    def reset(self, mask: Tensor) -> None:
+        drawn = torch.randint(2, mask.shape, generator=self.generator, device=mask.device)
+        self.strategy = torch.where(mask, drawn, self.strategy)
+
+    def act(self, robot: RobotState, scene: SceneState) -> Tensor:
+        (cart, pole), (speed, turn) = robot.joint_pos.unbind(1), robot.joint_vel.unbind(1)
+        off = cart - SIDE_M * (2.0 * self.strategy - 1.0)
+        push = sum(g * x for g, x in zip(GAINS, (off, speed, pole, turn), strict=True))
+        uneven = 0.3 * self.noise * torch.randn(cart.shape, generator=self.generator, device=cart.device)
+        return (push + uneven)[:, None].clamp(-1.0, 1.0)
+
+
 @register("task", "cartpole", CartpoleCfg)
 class Cartpole(Task):
     """## Description
@@ -46,8 +73,13 @@ class Cartpole(Task):
 
     cfg: CartpoleCfg
 
+    instruction = "balance the pole"
+
     def __init__(self, cfg: CartpoleCfg):
         super().__init__(cfg, robot="cartpole")
+
+    def expert(self, num_envs: int, device: torch.device, noise: float, generator: torch.Generator) -> Expert:
+        return CartpoleExpert(num_envs, device, noise, generator)
 
     def scene(self) -> SceneCfg:
         view = CameraCfg(eye_m=(0.0, 5.0, 1.8), target_m=(0.0, 0.0, 1.2), width=320, height=240)

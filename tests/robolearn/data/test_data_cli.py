@@ -63,9 +63,9 @@ def test_view_is_one_page_with_films_and_curves(tmp_path: Path, capsys: pytest.C
 def test_convert_there_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("h5py")
     root = make(tmp_path / "set")
-    ways = {"robomimic": tmp_path / "set.hdf5", "minari": tmp_path / "set-v0"}
+    ways = {"robomimic": tmp_path / "set.hdf5", "isaaclab": tmp_path / "isaac.hdf5", "minari": tmp_path / "set-v0"}
     assert main(["data", "convert", str(root), str(ways["robomimic"])]) > 0
-    assert "name the format= to make of it, robomimic or minari" in capsys.readouterr().err
+    assert "name the format= to make of it, robomimic or isaaclab or minari" in capsys.readouterr().err
     for name, path in ways.items():
         assert main(["data", "convert", str(root), str(path), f"format={name}"]) == 0
         words = ["data", "convert", str(path), str(tmp_path / name), "codec=ffv1", "task=peg"]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from robolearn.data import layout
+from robolearn.data.check import check, repair
 from robolearn.data.layout import DataError, Feature
 from robolearn.data.read import Episodes
 from robolearn.data.write import Writer
@@ -31,7 +32,8 @@ def picture(frame: int) -> np.ndarray:
     return np.full((SIDE, SIDE, 3), 10 + 18 * frame, np.uint8)
 
 
-def foreign(root: Path, codec: str = "av1") -> Path:
+def foreign(root: Path, codec: str = "av1", note: bool = True) -> Path:
+    """With a feature that is not read, `note`."""
     total = sum(LENGTHS)
     state = np.random.default_rng(0).random((total, 2), dtype=np.float32)
     episode = np.repeat(np.arange(2), LENGTHS)
@@ -42,6 +44,8 @@ def foreign(root: Path, codec: str = "av1") -> Path:
     for folder in ("data/chunk-000", "meta/episodes/chunk-000", f"videos/{CAMERA}/chunk-000"):
         (root / folder).mkdir(parents=True)
     table = {"observation.state": pa.array(state.tolist(), pa.list_(pa.float32())), "note": pa.array(["x"] * total)}
+    if not note:
+        del table["note"]
     layout.pq.write_table(pa.table({**table, **counters}), str(root / "data/chunk-000/file-000.parquet"))
     rows = [{"episode_index": e, "tasks": [f"task {e}"], "length": n, "data/chunk_index": 0, "data/file_index": 0,
              "dataset_from_index": 7 * e, "dataset_to_index": 7 * e + n, f"videos/{CAMERA}/chunk_index": 0,
@@ -55,7 +59,10 @@ def foreign(root: Path, codec: str = "av1") -> Path:
                 CAMERA: {"dtype": "video", "shape": [3, SIDE, SIDE], "names": ["channels", "height", "width"],
                          "info": {"video.codec": "av1"}},
                 "frame_index": {"dtype": "int64", "shape": [1], "names": None}}  # fmt: skip
+    if not note:
+        del features["note"]
     (root / "meta/info.json").write_text(json.dumps({
+        "splits": {"train": "0:1", "val": "1:2"},
         "codebase_version": "v3.0", "robot_type": "so100", "fps": FPS, "total_episodes": 2, "total_frames": total,
         "features": features, "data_path": layout.DATA, "video_path": layout.VIDEO}))  # fmt: skip
     encoder, options = STREAMS[codec]
@@ -89,6 +96,38 @@ def test_they_are_not_appended_to_with_less(tmp_path: Path) -> None:
     features = {"observation.state": Feature("float32", (2,)), CAMERA: Feature("video", (SIDE, SIDE, 3))}
     with pytest.raises(DataError, match="features that are not written here: note"):
         Writer(root, FPS, features, "so100")
+
+
+def test_they_are_appended_to_and_stay_theirs(tmp_path: Path) -> None:
+    """Lists of any length and ours of a fixed one in one file; names and shapes in info.json as they were."""
+    root = foreign(tmp_path / "set", note=False)
+    before, rows = json.loads((root / layout.INFO).read_text()), layout.read_table(layout.episode_files(root)[0])
+    rows = rows.append_column("stats/observation.state/min", pa.array([1.0, 2.0]))  # of another shape than ours
+    layout.pq.write_table(rows.append_column("theirs", pa.array(["a", "b"])), str(layout.episode_files(root)[0]))
+    with Writer(root, FPS, Episodes(root).info.features, "so100") as writer:
+        writer.begin("task 0")
+        for frame in range(3):
+            writer.add({"observation.state": [frame, 0.5], CAMERA: picture(frame)})
+        writer.end()
+    after = json.loads((root / layout.INFO).read_text())
+    assert after["features"].items() >= before["features"].items()
+    assert (after["total_episodes"], after["splits"]) == (3, {"train": "0:3"})
+    assert len(list(root.glob("data/*/*"))) == 1 and len(layout.episode_files(root)) == 1
+    found = Episodes(root)
+    np.testing.assert_array_equal(found.episode(2)["observation.state"], [[0, 0.5], [1, 0.5], [2, 0.5]])
+    np.testing.assert_array_equal(
+        found.episode(1)["observation.state"], np.random.default_rng(0).random((12, 2), dtype=np.float32)[7:]
+    )
+    assert abs(found.pictures(CAMERA, 2, [2]).numpy().mean() - (10 + 2 * 18)) < 6
+    table = layout.read_table(layout.episode_files(root)[0])
+    assert table["theirs"].to_pylist() == ["a", "b", None]
+    assert table["stats/observation.state/min"].to_pylist() == [1.0, 2.0, None]
+
+
+def test_a_repair_keeps_their_splits(tmp_path: Path) -> None:
+    root = foreign(tmp_path / "set", note=False)
+    repair(root, check(root))
+    assert json.loads((root / layout.INFO).read_text())["splits"] == {"train": "0:1", "val": "1:2"}
 
 
 def test_pandas_reads_our_tasks_as_lerobot_does(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from episode_samples import FPS, LOSSLESS, STATE, VECTORS, expected, make
 
-from robolearn.data import hdf5
+from robolearn.data import hdf5, isaaclab
 from robolearn.data.layout import DataError
 from robolearn.data.read import Episodes
 
@@ -67,24 +67,64 @@ def test_robomimic_comes_in_and_goes_out_as_it_was(tmp_path: Path) -> None:
         assert after["mask/train"][()].tolist() == [b"demo_10", b"demo_2"]
 
 
-def test_what_isaac_lab_adds(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Nested states with a row a step come in; the one row of initial_state is left out, and that is said."""
-    pose = np.arange(28, dtype=np.float32).reshape(4, 7)
-    more = {"states/articulation/robot/root_pose": pose, "initial_state/articulation/robot/root_pose": pose[:1]}
-    path = tmp_path / "isaac.hdf5"
+def isaac(path: Path) -> dict[str, np.ndarray]:
+    """A file of two demonstrations as Isaac Lab's recorder writes it; its data sets by path."""
+    found: dict[str, np.ndarray] = {}
+    for demo, length in enumerate((4, 1)):
+        rng, to = np.random.default_rng(demo), f"data/demo_{demo}"
+        found |= {f"{to}/actions": rng.random((length, 2), dtype=np.float32),
+                  f"{to}/obs/joint_pos": rng.random((length, 9), dtype=np.float32),
+                  f"{to}/obs/table_cam": rng.integers(0, 256, (length, 16, 16, 3), np.uint8),
+                  f"{to}/states/articulation/robot/root_pose": rng.random((length, 7), dtype=np.float32),
+                  f"{to}/initial_state/articulation/robot/root_pose": rng.random((1, 7), dtype=np.float32)}  # fmt: skip
     with h5py.File(path, "w") as file:
-        for key, values in {**more, "actions": np.zeros((4, 2), np.float32), "obs/policy/joint_pos": pose}.items():
-            file[f"data/demo_0/{key}"] = values
-        file["data/demo_0"].attrs["num_samples"] = 4
+        for key, values in found.items():
+            file.create_dataset(key, data=values, compression="gzip")
+        for demo, length in enumerate((4, 1)):
+            file[f"data/demo_{demo}"].attrs.update({"num_samples": length, "success": demo == 0})
         file["data"].attrs["env_args"] = json.dumps({"env_name": "Isaac-Stack-Cube", "type": 2})
+        file["data"].attrs["total"] = 5
+    return found
+
+
+def datasets(file: Any) -> dict[str, np.ndarray]:
+    found: dict[str, np.ndarray] = {}
+    file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+    return found
+
+
+def test_isaac_labs_comes_in_and_goes_out_as_it_was(tmp_path: Path) -> None:
+    source = tmp_path / "isaac.hdf5"
+    there = isaac(source)
     with pytest.raises(DataError, match=r"does not say its rate.*give fps="):
-        hdf5.load(path, tmp_path / "set")
-    with caplog.at_level(logging.WARNING):
-        hdf5.load(path, tmp_path / "set", fps=30)
-    assert "initial_state/articulation/robot/root_pose" in caplog.text and "left out" in caplog.text
+        isaaclab.load(source, tmp_path / "set")
+    assert isaaclab.load(source, tmp_path / "set", fps=30, video=LOSSLESS) == 2
     found = Episodes(tmp_path / "set").episode(0)
-    np.testing.assert_array_equal(found["states.articulation.robot.root_pose"], pose)
-    np.testing.assert_array_equal(found["observation.policy.joint_pos"], pose)
+    pose = "articulation/robot/root_pose"
+    np.testing.assert_array_equal(found["states.articulation.robot.root_pose"], there[f"data/demo_0/states/{pose}"])
+    np.testing.assert_array_equal(
+        found["initial_state.articulation.robot.root_pose"], np.repeat(there[f"data/demo_0/initial_state/{pose}"], 4, 0)
+    )
+    assert found["next.success"][:, 0].tolist() == [False, False, False, True]
+    assert isaaclab.save(Episodes(tmp_path / "set"), tmp_path / "back.hdf5") == 2
+    with h5py.File(tmp_path / "back.hdf5") as file:
+        back = datasets(file)
+        assert back.keys() == there.keys()
+        for key, values in there.items():
+            assert back[key].dtype == values.dtype, key
+            np.testing.assert_array_equal(back[key], values, err_msg=key)
+        assert [dict(file[f"data/demo_{d}"].attrs) for d in range(2)] == [
+            {"num_samples": 4, "success": True}, {"num_samples": 1, "success": False}]  # fmt: skip
+        assert json.loads(file["data"].attrs["env_args"]) == {"env_name": "Isaac-Stack-Cube", "type": 2}
+        assert file["data"].attrs["total"] == 5
+
+
+def test_what_has_no_row_a_step_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = robomimic(tmp_path / "low_dim.hdf5", 1, camera_matrix=np.eye(3))
+    with caplog.at_level(logging.WARNING):
+        hdf5.load(source, tmp_path / "set")
+    assert "demo_0: camera_matrix" in caplog.text and "left out" in caplog.text
+    assert "camera_matrix" not in Episodes(tmp_path / "set").keys
 
 
 def test_what_was_never_robomimic_goes_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -121,3 +161,15 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has no action: robomimic needs one"):
         hdf5.save(Episodes(make(tmp_path / "states", features=only)), tmp_path / "out.hdf5")
     assert not (tmp_path / "out.hdf5").exists() and FPS
+
+
+def test_nothing_is_written_over(tmp_path: Path) -> None:
+    source = robomimic(tmp_path / "low_dim.hdf5", 3)
+    hdf5.load(source, tmp_path / "set")
+    with pytest.raises(DataError, match=r"low_dim.hdf5 exists already: choose another name"):
+        hdf5.save(Episodes(tmp_path / "set"), source)
+    with pytest.raises(DataError, match=r"the folder of .*out.hdf5 does not exist"):
+        hdf5.save(Episodes(tmp_path / "set"), tmp_path / "nowhere" / "out.hdf5")
+    with pytest.raises(DataError, match=r"has masks \(train\), which count its own demonstrations"):
+        hdf5.load(source, tmp_path / "set")
+    assert len(Episodes(tmp_path / "set")) == 3

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -86,3 +87,14 @@ def test_what_there_is_is_said(root: Path) -> None:
         Episodes(root, {"reward": "vlm@3"})
     with pytest.raises(DataError, match="no recorded feature 'vlm'"):
         Episodes(root, {"reward": "vlm@0"})
+
+
+def test_a_label_that_lacks_an_episode_hides_nothing_else(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Whole episodes, which exports and pages are made of, come without it, unless it was asked for."""
+    labels.write(root, "vlm", values(1.0, range(2)))
+    with caplog.at_level(logging.WARNING):
+        assert Episodes(root).episode(0).keys() == {"reward", "state"}
+    assert "vlm@1 is left out: it has no values for episodes 2" in caplog.text
+    assert "vlm" in Episodes(root, ids=[0, 1]).episode(0)
+    with pytest.raises(DataError, match="vlm@1 has no values for episodes 2"):
+        Episodes(root, {"vlm": "vlm"}).episode(0)

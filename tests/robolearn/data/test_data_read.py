@@ -4,18 +4,20 @@ import copy
 import itertools
 import logging
 import multiprocessing
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from episode_samples import ACTION, CAMERA, FEATURES, FPS, STATE, expected, length_of, make, unjoined
+from episode_samples import ACTION, CAMERA, FEATURES, FPS, LOSSLESS, STATE, expected, length_of, make, record, unjoined
 
 from robolearn.data import layout
 from robolearn.data.layout import DataError, Feature
 from robolearn.data.loader import Order, Windows, batches
 from robolearn.data.read import Episodes
 from robolearn.data.video import VideoFile
+from robolearn.data.write import Writer
 
 pytest.importorskip("pyarrow")
 pytest.importorskip("av")
@@ -182,3 +184,64 @@ def test_some_episodes_only(root: Path) -> None:
         episodes.pictures(CAMERA, 0, [0])
     with pytest.raises(DataError, match="has no episode 6; it has 6"):
         Episodes(root, ids=[0, 6])
+
+
+def test_a_reader_does_not_mind_a_writer_that_joins_and_goes_on(tmp_path: Path) -> None:
+    """Files move under an open reader, and their numbers are used again for other episodes."""
+    root = unjoined(tmp_path / "set", 3)
+    episodes = Episodes(root, cache_mb=0.0)
+    np.testing.assert_array_equal(episodes.pictures(CAMERA, 0, [1]).numpy()[0], expected(0, CAMERA)[1])
+    for new in (3, 4):
+        writer = Writer(root, FPS, FEATURES, video=LOSSLESS)
+        record(writer, new)
+        if new == 3:
+            writer.close()
+    assert (root / layout.path_of("data", 1)).exists()  # episode 4, where 1 was
+    for episode in (1, 2, 0):
+        np.testing.assert_array_equal(episodes.pictures(CAMERA, episode, [3]).numpy()[0], expected(episode, CAMERA)[3])
+        np.testing.assert_array_equal(episodes.episode(episode)[STATE], expected(episode, STATE))
+    assert len(episodes) == 3
+    writer.close()
+
+
+def test_another_set_in_its_place_is_noticed(tmp_path: Path) -> None:
+    episodes = Episodes(make(tmp_path / "set", range(2)))
+    shutil.rmtree(tmp_path / "set")
+    make(tmp_path / "set", range(1, 3))
+    with pytest.raises(DataError, match="is another set than when it was opened: open it again"):
+        episodes.column(STATE)
+
+
+def test_what_is_required_may_be_tuples(tmp_path: Path) -> None:
+    root = make(tmp_path / "set", range(1), about={"joints": ("a", "b")})
+    Episodes(root).require(about={"joints": ("a", "b")})
+    with pytest.raises(DataError, match=r"about.joints"):
+        Episodes(root).require(about={"joints": ("b", "a")})
+
+
+def test_matrices_are_numbers_for_whoever_knows_their_type(tmp_path: Path) -> None:
+    """Of the package `datasets`, which gives matrices a type of its own once it is imported."""
+    root = make(tmp_path / "set", range(2), {"wrench": FEATURES["wrench"]})
+    path = root / layout.path_of("data", 0)
+    table = layout.read_table(path)
+    storage = layout.pa.array(table["wrench"].to_pylist(), layout.pa.list_(layout.pa.list_(layout.pa.float32())))
+
+    class Matrix(layout.pa.ExtensionType):
+        def __init__(self) -> None:
+            super().__init__(storage.type, "robolearn.test.matrix")
+
+        def __arrow_ext_serialize__(self) -> bytes:
+            return b""
+
+        @classmethod
+        def __arrow_ext_deserialize__(cls, storage_type: object, serialized: bytes) -> Matrix:
+            return cls()
+
+    layout.pa.register_extension_type(Matrix())
+    try:
+        column = layout.pa.ExtensionArray.from_storage(Matrix(), storage)
+        layout.pq.write_table(table.set_column(table.column_names.index("wrench"), "wrench", column), str(path))
+        found = Episodes(root).episode(1)["wrench"]
+    finally:
+        layout.pa.unregister_extension_type("robolearn.test.matrix")
+    np.testing.assert_array_equal(found, expected(1, "wrench", {"wrench": FEATURES["wrench"]}))

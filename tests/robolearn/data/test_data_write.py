@@ -1,16 +1,31 @@
 from __future__ import annotations
 
+import fcntl
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from episode_samples import ACTION, CAMERA, FEATURES, FPS, LOSSLESS, STATE, VECTORS, expected, make, record, steps
+from episode_samples import (
+    ACTION,
+    CAMERA,
+    FEATURES,
+    FPS,
+    LOSSLESS,
+    STATE,
+    VECTORS,
+    expected,
+    make,
+    record,
+    steps,
+    unjoined,
+)
 
 from robolearn.data import layout
+from robolearn.data.check import check, repair
 from robolearn.data.layout import DataError, Feature
 from robolearn.data.read import Episodes
-from robolearn.data.video import CODECS, VideoCfg
+from robolearn.data.video import CODECS, Encoder, VideoCfg
 from robolearn.data.write import Writer
 from robolearn.errors import ConfigError
 
@@ -133,17 +148,21 @@ def test_videos_alone_and_numbers_alone_are_legal(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("codec", "least_db"), [("h264", 35.0), ("av1", 30.0)])
 def test_lossy_pictures_are_near(tmp_path: Path, codec: str, least_db: float) -> None:
-    """Peak signal to noise of a smooth picture that moves."""
+    """Peak signal to noise of a smooth picture that moves, in three episodes whose files are joined."""
     y, x = np.mgrid[0:84, 0:84]
     pictures = [np.stack([100 + 60 * np.sin((x + 2 * i) / 12), 120 + 60 * np.cos(y / 15), 90 + 0.5 * (x + y)], -1)
                 .astype(np.uint8) for i in range(12)]  # fmt: skip
     with Writer(tmp_path / "set", FPS, {"cam": Feature("video", (84, 84, 3))}, video=VideoCfg(codec)) as writer:
-        writer.begin()
-        for picture in pictures:
-            writer.add({"cam": picture})
-        writer.end()
-    found = Episodes(tmp_path / "set").pictures("cam", 0, range(12)).numpy()
-    error = np.mean((found.astype(float) - np.stack(pictures)) ** 2)
+        for first in (0, 4, 8):
+            writer.begin()
+            for picture in pictures[first : first + 4]:
+                writer.add({"cam": picture})
+            writer.end()
+    assert len(list(tmp_path.rglob("*.mp4"))) == 1
+    assert check(tmp_path / "set") == []
+    episodes = Episodes(tmp_path / "set")
+    found = np.concatenate([episodes.pictures("cam", e, range(4)).numpy() for e in (2, 0, 1)])
+    error = np.mean((found.astype(float) - np.stack(pictures[8:] + pictures[:8])) ** 2)
     assert 10 * np.log10(255**2 / error) > least_db
 
 
@@ -224,3 +243,81 @@ def test_an_empty_or_abandoned_episode_is_not_kept(tmp_path: Path) -> None:
         writer.begin()
         writer.add(steps(3)[0])
     assert_whole(tmp_path / "set", 1)
+
+
+def test_a_set_that_fails_to_take_an_episode_takes_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk at a picture, at the last ones, and at the list of instructions: what was there stays, no number is
+    left over."""
+    with Writer(tmp_path / "set", FPS, FEATURES, video=LOSSLESS) as writer:
+        record(writer, 0)
+        writer.begin("stack the cubes")
+        with (
+            monkeypatch.context() as patch,
+            pytest.raises(DataError, match=r"episode 1, step 0: .*front cannot be writ"),
+        ):
+            patch.setattr(Encoder, "add", full)
+            writer.add(steps(1)[0])
+        with pytest.raises(DataError, match="no episode has begun"):
+            writer.add(steps(1)[0])
+        with (
+            monkeypatch.context() as patch,
+            pytest.raises(DataError, match=r"episode 1: .*front cannot be written.*No space"),
+        ):
+            patch.setattr(Encoder, "close", full)
+            record(writer, 1, "stack the cubes")
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+            patch.setattr(layout, "write_tasks", full)
+            record(writer, 1, "stack the cubes")
+        record(writer, 1, "stack the cubes")
+    assert_whole(tmp_path / "set", 2)
+    assert Episodes(tmp_path / "set").tasks == ["insert the peg", "stack the cubes"]
+
+
+def full(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_closed_writer_says_so(tmp_path: Path) -> None:
+    writer = Writer(tmp_path / "set", FPS, VECTORS)
+    writer.close()
+    with pytest.raises(DataError, match="is closed: make another one"):
+        writer.begin()
+
+
+def test_a_lock_that_was_removed_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another writer ends between our opening of its lock and our locking: the file has no name any more."""
+    flock = fcntl.flock
+
+    def late(file: object, how: int) -> None:
+        (tmp_path / "set" / layout.WRITING / "lock").unlink()
+        flock(file, how)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch, pytest.raises(DataError, match="being written to by another process"):
+        patch.setattr(fcntl, "flock", late)
+        Writer(tmp_path / "set", FPS, VECTORS)
+    make(tmp_path / "set", range(1))
+    assert_whole(tmp_path / "set", 1)
+
+
+def test_skipped_episodes_do_not_keep_the_others_apart(tmp_path: Path) -> None:
+    root = unjoined(tmp_path / "set", 5)
+    broken = root / layout.path_of(f"videos/{CAMERA}", 2)
+    broken.write_bytes(broken.read_bytes()[:300])
+    repair(root, check(root))
+    with Writer(root, FPS, FEATURES, video=LOSSLESS) as writer:
+        record(writer, 5)
+    assert len(list(root.glob("videos/*/*/*"))) == 2
+    found = Episodes(root)
+    assert found.ids == [0, 1, 3, 4, 5]
+    for episode in found.ids:
+        np.testing.assert_array_equal(found.pictures(CAMERA, episode, [4]).numpy()[0], expected(episode, CAMERA)[4])
+        np.testing.assert_array_equal(found.episode(episode)[STATE].numpy(), expected(episode, STATE))
+
+
+def test_folders_outlive_a_loss_of_power(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name of a new folder is written in the folder around it, which must be synchronised too."""
+    synced: list[Path] = []
+    monkeypatch.setattr(layout, "sync", synced.append)
+    (tmp_path / "part").touch()
+    layout.replace(tmp_path / "part", tmp_path / "data" / "chunk-000" / "file-000.parquet")
+    assert {tmp_path, tmp_path / "data", tmp_path / "data" / "chunk-000"} <= set(synced)
