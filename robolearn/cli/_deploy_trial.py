@@ -39,6 +39,9 @@ TWINS = ("mujoco", "pybullet")
 """Engines of a twin; the policy of another one is tried on the first."""
 TRIES = 3
 """Of an episode that a busy machine did not run or measure in time, and of a goal on whose way the arm moves fast."""
+SPOKEN = 0.75
+"""Share of an episode's periods in which its policy must have proposed something that was followed; one that a busy
+machine kept silent for longer has not been tried."""
 FILMED = 4
 """Episodes that are kept for a film."""
 STARTED = re.compile(r"\[launch\] \[(?:\w+/)*(\w+)\] started, process (\d+)")
@@ -155,12 +158,17 @@ class _Trial:
 
         for left in reversed(range(TRIES)):
             try:
-                return run_episode(watcher, self.starts[k], self._goals(k), self.env.max_episode_length_s)
+                episode = run_episode(watcher, self.starts[k], self._goals(k), self.env.max_episode_length_s)
+                followed = len(episode.latency_s)
+                if not left or followed >= SPOKEN * self.env.max_episode_length:
+                    return episode
+                trouble = f"the policy was followed in {followed} of {self.env.max_episode_length} periods only"
             except TrialError as error:
                 if not left or watcher.trouble():
                     raise
-                self.repeated += 1
-                log.warning("%s: %s; once more", self.title, error)
+                trouble = str(error)
+            self.repeated += 1
+            log.warning("%s: %s; once more", self.title, trouble)
         raise AssertionError
 
     def _goals(self, k: int) -> dict[str, list[float]]:

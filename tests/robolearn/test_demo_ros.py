@@ -161,6 +161,21 @@ def test_an_arm_is_judged_as_the_task_does_on_the_joints_that_it_reported() -> N
     assert found["position_error_m"].tolist() == pytest.approx([0.0, 0.03], abs=1e-6)
 
 
+@pytest.mark.parametrize(("followed", "kept", "repeated"), [([6, 19], 19, 1), ([15], 15, 0), ([6, 7, 8], 8, 2)])
+def test_an_episode_in_which_the_policy_was_hardly_followed_is_run_again(
+    followed: list[int], kept: int, repeated: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 20 periods; the third try counts, however it went."""
+    trial = pytest.importorskip("real.trial")
+    tries = iter(followed)
+    monkeypatch.setattr(trial, "run_episode", lambda *_: SimpleNamespace(latency_s=[0.01] * next(tries)))
+    made = _deploy_trial._Trial.__new__(_deploy_trial._Trial)
+    made.env = SimpleNamespace(max_episode_length=20, max_episode_length_s=1.0)
+    made.starts, made.commands, made.repeated, made.title = [None], {}, 0, "trial"
+    assert len(made._episode(SimpleNamespace(trouble=str), 0).latency_s) == kept
+    assert made.repeated == repeated and next(tries, None) is None
+
+
 def test_rest_is_for_good() -> None:
     series = [(-0.1, 0.5), (0.0, 0.4), (0.1, 0.0), (0.2, 0.06), (0.3, 0.05), (0.4, 0.0)]
     assert _deploy_report.rest_s(series, 0.05) == 0.3
