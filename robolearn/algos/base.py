@@ -14,7 +14,7 @@ from robolearn.policies.base import Policy
 @dataclass
 class AlgoCfg:
     name: str = "???"
-    loop: ClassVar[str] = "on_policy"
+    loop: ClassVar[str] = "online"
     """Of the registered kinds of loop, the one that runs it."""
 
 

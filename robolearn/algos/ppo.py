@@ -14,7 +14,7 @@ from robolearn.algos.base import AlgoCfg
 from robolearn.config import register
 from robolearn.env import Extras, Obs
 from robolearn.errors import unknown
-from robolearn.nets.mlp import ACTIVATIONS, Normalizer, mlp
+from robolearn.nets.mlp import ACTIVATIONS, NORMALIZERS, mlp, normalizer
 from robolearn.policies.gaussian import GaussianPolicy, log_prob
 from robolearn.spec import PolicySpec
 
@@ -42,6 +42,8 @@ class PPOCfg(AlgoCfg):
     activation: str = "elu"
     initial_std: float = 0.5
     min_std: float = 0.05
+    normalizer: str = "running"
+    """Of observations: running mean and deviation; or fine, where millimetres matter (robolearn.nets.normalize)."""
 
     def __post_init__(self) -> None:
         if self.schedule not in ("adaptive", "linear", "constant"):
@@ -59,6 +61,8 @@ class PPOCfg(AlgoCfg):
             raise ValueError(f"algo.entropy must be finite, got {self.entropy}")
         if self.activation not in ACTIVATIONS:
             raise ValueError("algo.activation: " + unknown("activation", self.activation, tuple(ACTIVATIONS)))
+        if self.normalizer not in NORMALIZERS:
+            raise ValueError("algo.normalizer: " + unknown("normaliser", self.normalizer, tuple(NORMALIZERS)))
 
 
 def gae(reward: Tensor, value: Tensor, next_value: Tensor, terminated: Tensor, done: Tensor,
@@ -107,10 +111,10 @@ class PPO:
         self.critic_group = "critic" if "critic" in spec.observation.groups else "policy"
         n = spec.observation.dim(self.critic_group)
         torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator, device=device)))
-        net = {"hidden": list(cfg.hidden), "activation": cfg.activation}
+        net = {"hidden": list(cfg.hidden), "activation": cfg.activation, "normalizer": cfg.normalizer}
         self.policy = GaussianPolicy(spec, net | {"initial_std": cfg.initial_std, "min_std": cfg.min_std}).to(device)
         self.critic = mlp([n, *cfg.hidden, 1], cfg.activation).to(device)
-        self.critic_normalizer = Normalizer(n).to(device)
+        self.critic_normalizer = normalizer(cfg.normalizer, n).to(device)
         self.learning_rate = cfg.learning_rate
         self.optimizers = {
             name: torch.optim.Adam(net.parameters(), lr=cfg.learning_rate, fused=True)

@@ -190,12 +190,13 @@ def load_baseline(policy: str, task: str, backend: str = "", overrides: Sequence
 
 def _configured(plain: dict[str, Any], path: Path, overrides: Sequence[str]) -> Any:
     """The configuration inside a bundle. ConfigError if it is not that of a training here."""
-    from robolearn.cli._loops.options import DataOptions
+    from robolearn.cli._loops.options import DataOptions, ResidualOptions
     from robolearn.cli.train import TrainCfg
 
     changed = [word.removeprefix("task.") for word in overrides]
     try:
-        plain = plain | {"data": config.from_plain(DataOptions, plain.get("data", {}))}
+        nested = {"data": DataOptions, "residual": ResidualOptions}
+        plain = plain | {k: config.from_plain(cls, plain.get(k, {})) for k, cls in nested.items()}
         chosen = {g: (config.entry(g, plain[g]["name"]).config, plain[g]) for g in ("task", "algo", "backend")}
         parts: dict[str, Any] = {
             g: config.from_plain(cls, part) for g, (cls, part) in chosen.items() if cls is not None

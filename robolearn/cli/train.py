@@ -2,8 +2,13 @@
 
 usage: robolearn train experiment=NAME [key=value ...]
        robolearn train task=NAME [algo=NAME] [key=value ...]
+       robolearn train task=NAME algo=sac|td3 [data.path=FOLDER] [key=value ...]
+       robolearn train task=NAME algo=td3|sac|ppo residual.base=RUN [key=value ...]
        robolearn train task=NAME algo=bc|diffusion data.path=FOLDER [key=value ...]
        robolearn train resume=RUN [key=value ...]
+
+sac and td3 keep what they experience, and learn from episodes beside it if data.path is given (half of every batch).
+`residual.base=RUN` corrects a policy of bc or diffusion: the bundle holds both, and goes wherever the base could.
 
 The run's folder gets config.yaml (everything, resolved), TensorBoard events and metrics.jsonl, checkpoints/ (atomic,
 the newest two), scores.json and bundle/. Ctrl-C finishes the iteration under way and writes a checkpoint; `resume=RUN`
@@ -32,7 +37,7 @@ from typing import TYPE_CHECKING, Any
 
 from robolearn import config
 from robolearn.cli import _options, _world
-from robolearn.cli._loops.options import DataOptions
+from robolearn.cli._loops.options import DataOptions, ResidualOptions
 from robolearn.cli._options import option
 from robolearn.config import ConfigError
 
@@ -60,6 +65,9 @@ class TrainCfg:
     data: DataOptions = field(
         default_factory=DataOptions, metadata={"help": "what is learned from: its keys are below", "choices": ()}
     )
+    residual: ResidualOptions = field(
+        default_factory=ResidualOptions, metadata={"help": "what is corrected: its keys are below", "choices": ()}
+    )
     updates: int = option(20_000, "of an algorithm that learns from data")
     batch: int = option(256, "windows of each of these")
     run_dir: str = option("", "folder to write; made of name, date and seed under runs/ if not given")
@@ -85,7 +93,8 @@ class TrainCfg:
 
 def help_text() -> str:
     names = "\n".join(f"  {n}" for n in sorted(config.experiments()))
-    options = f"{_options.describe(TrainCfg)}\n{_options.describe(DataOptions, 'data.')}"
+    options = f"{_options.describe(TrainCfg)}\n{_options.describe(DataOptions, 'data.')}\n"
+    options += _options.describe(ResidualOptions, "residual.")
     return f"{__doc__}\noptions:\n{options}\n\nexperiments:\n{names}"
 
 

@@ -17,7 +17,7 @@ from robolearn.algos.imitation import Imitation, WindowSource
 from robolearn.loops import checkpoint
 from robolearn.loops.interrupt import Interrupt
 from robolearn.loops.log import Display, Writer
-from robolearn.loops.on_policy import LearningDiverged
+from robolearn.loops.online import LearningDiverged
 
 log = logging.getLogger(__name__)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from robolearn.errors import ConfigError, unknown
+from robolearn.nets.normalize import FineNormalizer
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"elu": nn.ELU, "relu": nn.ReLU, "tanh": nn.Tanh, "silu": nn.SiLU}
 
@@ -56,3 +57,12 @@ class Normalizer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return ((x - self.mean) * torch.rsqrt(self.var + 1e-6)).clamp(-self.clip, self.clip)
+
+
+NORMALIZERS: dict[str, type[Normalizer] | type[FineNormalizer]] = {"running": Normalizer, "fine": FineNormalizer}
+
+
+def normalizer(name: str, dim: int) -> Normalizer | FineNormalizer:
+    if name not in NORMALIZERS:
+        raise ConfigError("algo.normalizer: " + unknown("normaliser", name, tuple(NORMALIZERS)))
+    return NORMALIZERS[name](dim)

@@ -109,24 +109,26 @@ class ChunkedPolicy(Policy):
         return self.action_normalizer.inverse(planned).clamp(self.spec.action.low, self.spec.action.high)
 
     @torch.no_grad()
-    def act(self, obs: dict[str, Tensor]) -> Tensor:
-        """The next action (B, A) of every environment's queue; those whose queue is empty plan first."""
-        self.observe(obs)
-        empty = (self._left == 0).nonzero().flatten()
+    def act(self, obs: dict[str, Tensor], mask: Tensor | None = None) -> Tensor:
+        """The next action (B, A) of every environment's queue; those whose queue is empty plan first. With a `mask`
+        (B,) only these look and move on; the rows of the others mean nothing."""
+        self.observe(obs, mask)
+        asks = self._left == 0
+        empty = (asks if mask is None else asks & mask).nonzero().flatten()
         if len(empty):
             queue, left = self._queue.clone(), self._left.clone()
             queue[empty] = self.chunk(empty)[:, : self.execute]
             left[empty] = self.execute
             self._queue, self._left = queue, left
         rows = torch.arange(len(self._left), device=self._left.device)
-        action = self._queue[rows, self.execute - self._left]
-        self._left = self._left - 1
+        action = self._queue[rows, (self.execute - self._left).clamp_max(self.execute - 1)]
+        self._left = self._left - (1 if mask is None else mask.long())
         return action
 
     @torch.no_grad()
-    def observe(self, obs: dict[str, Tensor]) -> None:
-        """Append one observation to every history; the first of an episode fills it. Another number of environments
-        than before starts all anew."""
+    def observe(self, obs: dict[str, Tensor], mask: Tensor | None = None) -> None:
+        """Append one observation to every history, or to those in `mask` (B,); the first of an episode fills it.
+        Another number of environments than before starts all anew."""
         seen = {k: obs[k] for k in self.encoder.shapes}
         first = next(iter(seen.values()))
         if len(first) != len(self._left) or first.device != self._left.device:
@@ -137,9 +139,10 @@ class ChunkedPolicy(Policy):
             filled = frame.repeat(1, self.steps, *[1] * (frame.dim() - 2))  # a copy: simulators reuse their tensors
             if key in self._history:
                 moved = torch.cat((self._history[key][:, 1:], frame), dim=1)
-                filled = torch.where(fresh.view(-1, *[1] * (moved.dim() - 1)), filled, moved)
+                filled = torch.where(_rows(fresh, moved), filled, moved)
+                filled = filled if mask is None else torch.where(_rows(mask, moved), filled, self._history[key])
             self._history[key] = filled
-        self._fresh = torch.zeros_like(fresh)
+        self._fresh = torch.zeros_like(fresh) if mask is None else fresh & ~mask
 
     def reset(self, mask: Tensor) -> None:
         """These environments (B,) begin an episode: their histories and queues are empty."""
@@ -148,11 +151,23 @@ class ChunkedPolicy(Policy):
         self._fresh = self._fresh | mask
         self._left = torch.where(mask, 0, self._left)
 
+    def memory(self) -> dict[str, Any]:
+        """What acting depends on beside the weights, for a checkpoint; `remember` puts it back."""
+        return {"history": self.history(), "fresh": self._fresh, "left": self._left, "queue": self._queue}
+
+    def remember(self, memory: dict[str, Any]) -> None:
+        self._history = dict(memory.get("history", {}))  # a checkpoint drops what is empty
+        self._fresh, self._left, self._queue = memory["fresh"], memory["left"], memory["queue"]
+
     def _forget(self, num_envs: int, device: torch.device) -> None:
         self._history = {}
         self._fresh = torch.ones(num_envs, dtype=torch.bool, device=device)
         self._left = torch.zeros(num_envs, dtype=torch.long, device=device)
         self._queue = torch.zeros(num_envs, self.execute, self.spec.action.dim, device=device)
+
+
+def _rows(mask: Tensor, like: Tensor) -> Tensor:
+    return mask.view(-1, *[1] * (like.dim() - 1))
 
 
 def _shape(tensors: Mapping[str, Tensor], key: str) -> tuple[int, ...] | None:

@@ -85,6 +85,13 @@ class DiffusionPolicy(ChunkedPolicy):
         super().reset(mask)
         self._started = self._started & ~mask
 
+    def memory(self) -> dict[str, Any]:
+        return super().memory() | {"started": self._started, "buffer": self._buffer}
+
+    def remember(self, memory: dict[str, Any]) -> None:
+        super().remember(memory)
+        self._started, self._buffer = memory["started"], memory["buffer"]
+
     def _forget(self, num_envs: int, device: torch.device) -> None:
         super()._forget(num_envs, device)
         self._started = torch.zeros(num_envs, dtype=torch.bool, device=device)

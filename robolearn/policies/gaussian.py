@@ -7,15 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robolearn.nets.mlp import Normalizer, mlp
+from robolearn.nets.mlp import mlp, normalizer
 from robolearn.policies.base import Policy
-from robolearn.spec import PolicySpec
+from robolearn.spec import CORRECTION, PolicySpec
 
 
 class GaussianPolicy(Policy):
     """Mean by an MLP of the normalised `policy` observation, state-independent standard deviation.
 
-    config: hidden (sizes), activation, initial_std, min_std.
+    config: hidden (sizes), activation, initial_std, min_std, normalizer (`running` or `fine`). A policy of corrections
+    (see robolearn.policies.residual) begins with exactly none.
     """
 
     kind = "gaussian"
@@ -23,8 +24,10 @@ class GaussianPolicy(Policy):
     def __init__(self, spec: PolicySpec, config: dict[str, Any]):
         super().__init__(spec, config)
         n, a = spec.observation.dim("policy"), spec.action.dim
-        self.normalizer = Normalizer(n)
-        self.mean = mlp([n, *config["hidden"], a], config["activation"], last_gain=0.01)
+        self.normalizer = normalizer(config.get("normalizer", "running"), n)
+        self.mean = mlp(
+            [n, *config["hidden"], a], config["activation"], 0.0 if spec.action.function == CORRECTION else 0.01
+        )
         last = self.mean[-1]
         assert isinstance(last, nn.Linear)
         with torch.no_grad():  # an untrained policy leaves the robot where it is

@@ -19,23 +19,16 @@ import tempfile
 import weakref
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
 from robolearn.errors import ConfigError, UserError
+from robolearn.memory import SPARE, available_bytes
 from sim.backends.bullet_plan import Layout, Plan, message
 
 START = "import sys; sys.path[:] = {path!r}; from sim.backends.bullet_worker import main; main()"
-SPARE = 0.8
-"""Part of the memory that is available that environments may take."""
 GRACE_S = 1.0
-CGROUPS = (
-    ("/sys/fs/cgroup", "memory.max", "memory.current"),
-    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
-)
-"""Versions 2 and 1: folder, limit, use."""
 
 
 class WorkerDiedError(UserError):
@@ -231,18 +224,3 @@ def _fate(code: int) -> str:
     names = {s.value: s.name for s in signal.Signals}
     reason = ", memory may have run out" if -code == signal.SIGKILL else ""
     return f"was killed by signal {-code} ({names.get(-code, 'unknown')}{reason})"
-
-
-def available_bytes() -> int:
-    """Memory that can be had without swapping, within the limits of a container."""
-    free = [os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    with open("/proc/meminfo") as file:
-        free = [int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable")] or free
-    for folder, limit, used in CGROUPS:
-        try:
-            room = int(Path(folder, limit).read_text()) - int(Path(folder, used).read_text())
-            stat = dict(line.split() for line in Path(folder, "memory.stat").read_text().splitlines())
-        except (OSError, ValueError):  # no such limit: "max" is no number
-            continue
-        free.append(room + int(stat.get("total_inactive_file", stat.get("inactive_file", 0))))  # files' cache can go
-    return max(0, min(free))

@@ -70,7 +70,7 @@ def test_interrupted_training_is_resumed(
     tmp_path: Path, runs: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from robolearn.cli import demo
-    from robolearn.loops.on_policy import Trainer
+    from robolearn.loops.online import Trainer
 
     monkeypatch.chdir(tmp_path)
     whole, calls = Trainer._iterate, []

@@ -21,7 +21,7 @@ from robolearn.config import ConfigError
 from robolearn.loops import checkpoint
 from robolearn.loops.log import read_metrics
 from robolearn.loops.offline import OfflineTrainer, Order
-from robolearn.loops.on_policy import LearningDiverged
+from robolearn.loops.online import LearningDiverged
 from robolearn.robots.franka import FRANKA
 
 CPU = torch.device("cpu")

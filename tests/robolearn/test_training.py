@@ -13,7 +13,7 @@ import torch
 
 from robolearn import config
 from robolearn.cli import _world, train
-from robolearn.cli._loops.on_policy import shorten
+from robolearn.cli._loops.online import shorten
 from robolearn.loops import checkpoint
 from robolearn.loops.log import Writer, read_metrics
 
@@ -30,7 +30,7 @@ def weights(folder: Path) -> dict:
     return checkpoint.flatten({k: state[k] for k in ("algo", "generator", "counters", "env", "obs")})[0]
 
 
-ON_POLICY = [n for n in config.names("algo") if config.entry("algo", n).config.loop == "on_policy"]
+ON_POLICY = [n for n in config.names("algo") if hasattr(config.entry("algo", n).config, "epochs")]
 
 
 @pytest.mark.parametrize("algo", ON_POLICY)
@@ -191,7 +191,7 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path):
 
 def test_learning_that_diverges_ends_with_an_error_and_no_bundle(tmp_path, monkeypatch):
     from robolearn.algos.ppo import PPO
-    from robolearn.loops.on_policy import LearningDiverged
+    from robolearn.loops.online import LearningDiverged
 
     update = PPO.update
 

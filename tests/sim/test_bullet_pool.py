@@ -12,6 +12,7 @@ import pytest
 import torch
 from mujoco_worlds import CARTPOLE, FRANKA, UPRIGHT, cube, everyone
 
+from robolearn import memory
 from robolearn.config import ConfigError
 from robolearn.rotations import from_rotation_vector
 from sim.backends import bullet_pool
@@ -211,17 +212,17 @@ def test_an_interrupted_request_ends_the_workers_and_no_answer_is_taken_for_anot
 
 
 def test_a_containers_limit_counts_and_its_cache_of_files_does_not(tmp_path, monkeypatch):
-    monkeypatch.setattr(bullet_pool, "CGROUPS", ((str(tmp_path), "memory.max", "memory.current"),))
+    monkeypatch.setattr(memory, "CGROUPS", ((str(tmp_path), "memory.max", "memory.current"),))
     (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 3000\n")
     (tmp_path / "memory.current").write_text("9000\n")
     (tmp_path / "memory.max").write_text("10000\n")
-    assert bullet_pool.available_bytes() == 10_000 - 9_000 + 3_000
+    assert memory.available_bytes() == 10_000 - 9_000 + 3_000
     (tmp_path / "memory.max").write_text("max\n")
-    assert bullet_pool.available_bytes() > 2**24
+    assert memory.available_bytes() > 2**24
 
 
 def test_memory_that_is_available_is_found():
-    assert 2**24 < bullet_pool.available_bytes() < 2**50
+    assert 2**24 < memory.available_bytes() < 2**50
 
 
 PARENT = """

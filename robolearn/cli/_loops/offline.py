@@ -79,6 +79,7 @@ class Offline(Loop):
 
 def _refuse_strange(cfg: Any) -> None:
     given = [name for name in ("time_limit_s", "short_episodes") if getattr(cfg, name)]
+    given += ["residual.base"] if cfg.residual.base else []
     if given:
         raise ConfigError(f"{', '.join(given)}: algo={cfg.algo.name} learns from data; its length is updates=")
 

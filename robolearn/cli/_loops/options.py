@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from robolearn.cli._options import option
@@ -24,3 +25,15 @@ class DataOptions:
             raise ValueError(f"data.preload must be one of {', '.join(PRELOAD)}, got {self.preload}")
         if self.episodes < 0 or self.workers < 0 or not self.memory_mb >= 0.0:
             raise ValueError("data.episodes, data.workers and data.memory_mb must be at least 0")
+
+
+@dataclass
+class ResidualOptions:
+    base: str = option("", "a run or bundle of a policy that plans chunks, to be corrected")
+    scale: float = option(0.1, "the largest correction, in units of the action")
+    switch_steps: int = option(0, "environment steps in which more and more episodes are corrected; 0: all at once")
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.scale < math.inf or self.switch_steps < 0:
+            raise ValueError(f"residual.scale must be finite and above 0, switch_steps at least 0, got {self.scale}, "
+                             f"{self.switch_steps}")  # fmt: skip

@@ -1,0 +1,276 @@
+"""What the off-policy learners share: replay, critics, demonstrations in every batch, and how often is learned.
+
+The environment's action is what the actor says. Of a residual policy that is a correction, which critics see added to
+the base's action: what reached the robot is what has a value, whoever said it.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robolearn.algos.imitation import require_compiler
+from robolearn.algos.off_policy_cfg import OffPolicyCfg
+from robolearn.data.replay import Batch, Replay
+from robolearn.env import Extras, Obs
+from robolearn.errors import ConfigError
+from robolearn.memory import refuse_beyond
+from robolearn.nets.encoder import observed
+from robolearn.nets.ensemble import Ensemble
+from robolearn.nets.histogram import Histogram
+from robolearn.policies.residual import composed
+from robolearn.policies.squashed import SquashedPolicy
+from robolearn.spec import CORRECTION, PolicySpec
+
+FIT_ROWS = 20_000
+"""Of the replay and of the demonstrations, from which the normalisers are made."""
+
+
+class OffPolicy(ABC):
+    def __init__(self, cfg: OffPolicyCfg, spec: PolicySpec, num_envs: int, device: torch.device,
+                 generator: torch.Generator, stochastic: bool):  # fmt: skip
+        self.cfg, self.spec, self.device, self.generator, self.num_envs = cfg, spec, device, generator, num_envs
+        self.steps_per_iteration = max(1, cfg.report_steps // num_envs)
+        torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator, device=device)))
+        net = {"hidden": list(cfg.hidden), "activation": cfg.activation, "normalizer": cfg.normalizer}
+        self.policy = SquashedPolicy(spec, net | {"stochastic": stochastic, "pictures": cfg.pictures()}).to(device)
+        self._make_critics()
+        self._make_optimizers()
+        self.replay = self.new_replay(cfg.capacity, num_envs)
+        self.demos: Replay | None = None
+        self.updates, self.env_steps, self._owed = 0, 0, 0.0
+        self._began, self._fitted = False, False
+        self._sums: dict[str, Tensor] = {}
+        self._count, self._seconds = 0, 0.0
+        self._reached = math.inf  # what |reward| sums to at most, unknown yet
+        if cfg.compile:
+            require_compiler(device)
+        how = "reduce-overhead" if device.type == "cuda" else "default"
+        self._critic_loss = torch.compile(self.critic_loss, mode=how) if cfg.compile else self.critic_loss
+        self._actor_loss = torch.compile(self.actor_loss, mode=how) if cfg.compile else self.actor_loss
+
+    def _make_critics(self) -> None:
+        cfg, a = self.cfg, self.spec.action.dim
+        self.scale = self.spec.action.params["scale"] if self.spec.action.function == CORRECTION else None
+        self.histogram = (
+            Histogram(cfg.value_low, cfg.value_high, cfg.hl_gauss).to(self.device) if cfg.hl_gauss else None
+        )
+        sizes = [self.policy.dim + a, *cfg.hidden, cfg.hl_gauss or 1]
+        self.critic = Ensemble(cfg.critics, sizes, cfg.activation, cfg.layer_norm).to(self.device)
+        self.target = copy.deepcopy(self.critic).requires_grad_(False)
+        self.action_mean = torch.zeros(a, device=self.device)
+        self.action_std = torch.ones(a, device=self.device)
+
+    def _make_optimizers(self) -> None:
+        """The encoders of pictures are the critics' to train; the actor reads what they see."""
+        cfg = self.cfg
+        self._critic_parameters = [*self.critic.parameters(), *self.policy.encoders.parameters()]
+        self._actor_parameters = list(self.policy.net.parameters())
+        self.optimizers = {
+            "critic": torch.optim.Adam(self._critic_parameters, lr=cfg.critic_rate, fused=True),
+            "actor": torch.optim.Adam(self._actor_parameters, lr=cfg.actor_rate, fused=True),
+        }
+
+    def new_replay(self, capacity: int, lanes: int) -> Replay:
+        """Of the observations that the policy reads. ConfigError if it would not fit into memory."""
+        shapes = observed(self.spec.observation)
+        dtypes = {k: torch.uint8 for k, s in shapes.items() if len(s) > 1}
+        size = sum(math.prod(s) * (1 if k in dtypes else 4) for k, s in shapes.items()) + 32 + 4 * self.spec.action.dim
+        refuse_beyond(capacity * size, f"algo.capacity={capacity}", self.device)
+        return Replay(capacity, lanes, shapes, dtypes, self.spec.action.dim, self.device)
+
+    def learn_also_from(self, demos: Replay) -> None:
+        """Their share of every batch is `demo_share`."""
+        if not len(demos):
+            raise ConfigError("there is not one transition in the demonstrations")
+        self.demos = demos
+
+    # --- acting -----------------------------------------------------------------------------------------------------
+
+    @property
+    def learning(self) -> bool:
+        return self.env_steps >= self.cfg.warmup_steps
+
+    @abstractmethod
+    def explore(self, obs: Obs) -> Tensor:
+        """(B, A)"""
+
+    @torch.no_grad()
+    def act(self, obs: Obs) -> Tensor:
+        if not self._began:
+            self.replay.begin(obs)
+            self._began = True
+        return self.explore(obs)
+
+    def observe(self, obs: Obs, reward: Tensor, terminated: Tensor, truncated: Tensor, extras: Extras) -> None:
+        """Store it, and learn as often as `ratio` says: never more, whatever one takes."""
+        with torch.no_grad():
+            self.replay.add(extras["applied_action"], reward, terminated, truncated, extras["final_obs"], obs)
+        self.env_steps += self.num_envs
+        if self.learning:
+            self._owed += self.cfg.ratio * self.num_envs
+            start = time.perf_counter()
+            while self._owed >= 1.0:
+                self._owed -= 1.0
+                self.learn()
+            self._seconds += time.perf_counter() - start
+
+    def update(self, obs: Obs, progress: float) -> dict[str, float]:
+        """The learning is done as the steps come: only its figures, since the last call."""
+        means = {k: float(v) / n for k, (v, n) in self._totals().items()}
+        rate = self._count / self._seconds if self._seconds else 0.0
+        ratio = self.updates / max(1, self.env_steps - self.cfg.warmup_steps)
+        means |= {"updates_per_s": rate, "update_ratio": ratio, "replay": float(len(self.replay))}
+        self._sums, self._count, self._seconds = {}, 0, 0.0
+        self._refuse_divergence(means)
+        return means
+
+    def _totals(self) -> dict[str, tuple[Tensor, int]]:
+        actor = max(1, self._count // self.cfg.actor_every)
+        return {k: (v, actor if k.startswith("actor") else max(1, self._count)) for k, v in self._sums.items()}
+
+    def _refuse_divergence(self, means: dict[str, float]) -> None:
+        """Values that no return can reach: the greatest reward, for ever, times ten."""
+        value = means.get("value", 0.0)
+        if abs(value) > 10.0 * max(1.0, self._most_return()):
+            means["critics_diverged"] = math.nan  # the loop refuses what is not finite, and says at which step
+
+    def _most_return(self) -> float:
+        rewards = [self.replay.reward, *([self.demos.reward] if self.demos else [])]
+        most = max(float(r.abs().max()) for r in rewards)
+        return most / (1.0 - self.cfg.gamma) if self.cfg.gamma < 1.0 else most * 1000.0
+
+    # --- learning ---------------------------------------------------------------------------------------------------
+
+    def batch(self) -> Batch:
+        """Of the replay and the demonstrations, each its share."""
+        cfg = self.cfg
+        theirs = round(cfg.demo_share * cfg.batch) if self.demos else 0
+        parts = [(self.replay, cfg.batch - theirs), *([(self.demos, theirs)] if self.demos else [])]
+        found = [r.sample(n, self.generator, cfg.n_step, cfg.gamma) for r, n in parts if n]
+        return {k: torch.cat([f[k] for f in found]) for k in found[0]} if len(found) > 1 else found[0]
+
+    def learn(self) -> None:
+        """One update of the critics, and of the actor if it is its turn."""
+        if not self._fitted:
+            self._fit()
+        cfg, batch = self.cfg, self.batch()
+        picked = torch.randperm(cfg.critics, generator=self.generator, device=self.device)[: cfg.sampled_critics]
+        loss, figures = self._critic_loss(batch, self.noise(cfg.batch), picked)
+        self._descend("critic", loss, self._critic_parameters)
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.target.parameters()), list(self.critic.parameters()), cfg.tau)
+        self._add(figures)
+        self.updates += 1
+        if self.updates > cfg.critic_warmup and self.updates % cfg.actor_every == 0:
+            loss, figures = self._actor_loss(batch, self.noise(cfg.batch))
+            self._descend("actor", loss, self._actor_parameters)
+            self._add(self.after_actor(figures))
+        self._count += 1
+
+    def noise(self, count: int) -> Tensor:
+        """(B, A) normal: drawn out here, for compiled code draws from a generator of its own."""
+        return torch.randn(count, self.spec.action.dim, generator=self.generator, device=self.device)
+
+    def _descend(self, name: str, loss: Tensor, parameters: list[nn.Parameter]) -> None:
+        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+            parameter.grad = gradient
+        nn.utils.clip_grad_norm_(parameters, self.cfg.max_grad_norm)
+        self.optimizers[name].step()
+
+    def _add(self, figures: dict[str, Tensor]) -> None:
+        for key, value in figures.items():
+            self._sums[key] = self._sums[key] + value if key in self._sums else value.clone()
+
+    @torch.no_grad()
+    def _fit(self) -> None:
+        """The normalisers, from what was seen so far; then they stay, and so does what critics know."""
+        self._fitted = True
+        found = [r.gather(r.draw(FIT_ROWS, self.generator), 1, 1.0) for r in (self.replay, self.demos) if r is not None]
+        rows = {k: torch.cat([f[k] for f in found]) for k in ("obs/policy", "action")}
+        self.policy.normalizer.update(rows["obs/policy"])
+        sent = self.sent({"policy": rows["obs/policy"]}, rows["action"])
+        self.action_mean, self.action_std = sent.mean(0), sent.std(0).clamp_min(0.05)
+
+    # --- networks ---------------------------------------------------------------------------------------------------
+
+    def sent(self, obs: Obs, action: Tensor) -> Tensor:
+        """What reaches the robot of an actor's action (B, A)."""
+        if self.scale is None:
+            return action
+        low, high = -1.0, 1.0
+        return composed(obs["policy"][:, -action.shape[-1] :], action, self.scale).clamp(low, high)
+
+    def values(self, critic: Ensemble, features: Tensor, obs: Obs, action: Tensor) -> Tensor:
+        """What the critics say, (E, B, 1) or (E, B, bins)."""
+        sent = (self.sent(obs, action) - self.action_mean) / self.action_std
+        return critic(torch.cat((features, sent), dim=-1))
+
+    def as_value(self, said: Tensor) -> Tensor:
+        """(E, B)"""
+        return self.histogram.value(said) if self.histogram else said.squeeze(-1)
+
+    @abstractmethod
+    def next_value(self, obs: Obs, noise: Tensor, picked: Tensor) -> Tensor:
+        """(B,) of next observations, as the target's critics `picked` say."""
+
+    @abstractmethod
+    def actor_loss(self, batch: Batch, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]: ...
+
+    def after_actor(self, figures: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What else is learned with the actor."""
+        return figures
+
+    def critic_loss(self, batch: Batch, noise: Tensor, picked: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        cfg, obs = self.cfg, _part(batch, "obs/")
+        with torch.no_grad():
+            target = batch["reward"] + batch["discount"] * self.next_value(_part(batch, "next/"), noise, picked)
+            target = target.clamp(cfg.value_low, cfg.value_high)
+        said = self.values(self.critic, self.policy.features(obs, self.crops), obs, batch["action"])
+        value = self.as_value(said)
+        losses = self.histogram.loss(said, target) if self.histogram else (value - target) ** 2
+        figures = {"critic_loss": losses.detach().mean(), "value": value.detach().mean(), "target": target.mean()}
+        return losses.mean(1).sum(), figures
+
+    @property
+    def crops(self) -> torch.Generator | None:
+        return self.generator if self.policy.cameras else None
+
+    # --- checkpoints ------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "policy": self.policy.state_dict(), "critic": self.critic.state_dict(), "target": self.target.state_dict(),
+            "actions": {"mean": self.action_mean, "std": self.action_std},
+            "optimizer": {name: _moments(o) for name, o in self.optimizers.items()},
+            "replay": self.replay.state_dict(),
+            "counters": {"updates": self.updates, "env_steps": self.env_steps, "owed": self._owed,
+                         "began": self._began, "fitted": self._fitted},
+        }  # fmt: skip
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.policy.load_state_dict(state["policy"])
+        self.critic.load_state_dict(state["critic"])
+        self.target.load_state_dict(state["target"])
+        self.action_mean, self.action_std = (state["actions"][k].to(self.device) for k in ("mean", "std"))
+        for name, optimizer in self.optimizers.items():
+            moments = {int(i): s for i, s in state.get("optimizer", {}).get(name, {}).items()}
+            optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
+        self.replay.load_state_dict(state["replay"])
+        counters = state["counters"]
+        self.updates, self.env_steps, self._owed = counters["updates"], counters["env_steps"], counters["owed"]
+        self._began, self._fitted = counters["began"], counters["fitted"]
+
+
+def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    return {str(i): s for i, s in optimizer.state_dict()["state"].items()}
+
+
+def _part(batch: Batch, prefix: str) -> Obs:
+    return {k.removeprefix(prefix): v for k, v in batch.items() if k.startswith(prefix)}

@@ -1,0 +1,62 @@
+"""Policies of the off-policy learners: tanh of an MLP of what is seen, without or with a Gaussian before the tanh."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from robolearn.nets.encoder import observed
+from robolearn.nets.mlp import mlp, normalizer
+from robolearn.nets.vision import PictureEncoder
+from robolearn.policies.base import Policy
+from robolearn.spec import CORRECTION, PolicySpec
+
+LOG_STD = -10.0, 2.0
+
+
+class SquashedPolicy(Policy):
+    """config: hidden (sizes), activation, normalizer (`running` or `fine`), stochastic, and with pictures `pictures`
+    (features, crop, widths, blocks, points of robolearn.nets.vision). A policy of corrections begins with none."""
+
+    kind = "squashed"
+
+    def __init__(self, spec: PolicySpec, config: dict[str, Any]):
+        super().__init__(spec, config)
+        shapes = observed(spec.observation)
+        self.cameras = [k for k, s in shapes.items() if len(s) > 1]
+        self.normalizer = normalizer(config["normalizer"], shapes["policy"][0])
+        about = config.get("pictures") or {}
+        self.encoders = nn.ModuleDict({k.replace("/", ":"): PictureEncoder(**about) for k in self.cameras})
+        self.dim = shapes["policy"][0] + len(self.cameras) * about.get("features", 0)
+        self.stochastic = bool(config["stochastic"])
+        width, last = spec.action.dim * (2 if self.stochastic else 1), spec.action.function == CORRECTION
+        self.net = mlp([self.dim, *config["hidden"], width], config["activation"], last_gain=0.0 if last else 0.01)
+
+    def features(self, obs: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
+        """(B, dim): what the networks read. Pictures are cropped at random with a generator, while training."""
+        seen = [self.normalizer(obs["policy"])]
+        for key in self.cameras:
+            seen.append(self.encoders[key.replace("/", ":")](obs[key][:, None], generator)[:, 0])
+        return torch.cat(seen, dim=-1)
+
+    def act(self, obs: dict[str, Tensor]) -> Tensor:
+        return self.mean(self.features(obs))
+
+    def mean(self, features: Tensor) -> Tensor:
+        """(B, A) in (-1, 1)."""
+        return torch.tanh(self.net(features)[:, : self.spec.action.dim])
+
+    def sample(self, features: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Of a stochastic policy and normal noise (B, A): actions (B, A), and their log density (B,), that of the tanh
+        included (Haarnoja et al.
+        2018, appendix C)."""
+        mean, log_std = self.net(features).chunk(2, dim=-1)
+        log_std = log_std.clamp(*LOG_STD)
+        raw = mean + log_std.exp() * noise
+        density = -0.5 * noise**2 - log_std - 0.5 * math.log(2.0 * math.pi)
+        squash = 2.0 * (math.log(2.0) - raw - functional.softplus(-2.0 * raw))
+        return torch.tanh(raw), (density - squash).sum(-1)
