@@ -4,7 +4,8 @@ Each (row, seed) is trained by the command line in a process of its own, timed f
 imports and model building included, the evaluations not). Its final checkpoint is evaluated on fresh episodes in the
 engine of the training and in a second one, in each of the row's cases; flight rows have the geometric controller
 beside them. Rows that learn from data get their episodes recorded first, once for all seeds; the first seed's network
-is tried with several samplers on the same episodes. What is done is kept under `results/` and not repeated; an
+is tried with several samplers on the same episodes. Rows that correct a base policy, or learn from what another row's
+policy did, have that row trained first, seed by seed. What is done is kept under `results/` and not repeated; an
 interrupted training is resumed. At the end the tables in docs/results.md are rewritten from what is there.
 
 `seeds=`, `episodes=` and `second_episodes=` are of all chosen rows; a row is chosen by its name or its experiment's.
@@ -23,6 +24,7 @@ from typing import Any
 
 from robolearn import config
 from robolearn.errors import ConfigError
+from robolearn.loops.evaluate import wilson
 from robolearn.paths import share_dir
 
 FOLDER = Path("results")
@@ -44,6 +46,7 @@ DATA = {
     "peg": ("task=franka_peg_insert", "episodes=50", *EXPERT),
     "stack": ("task=franka_stack", "episodes=100", *EXPERT),
     "two_part": ("task=franka_two_part", "episodes=100", *EXPERT),
+    "lift": ("task=franka_lift", "episodes=50", *EXPERT),
 }
 """Sets of episodes, and what `robolearn collect` is told to record them."""
 SAMPLERS: Cases = {"own": (), "ddim 16": ("sampler=ddim", "steps=16"), "ddpm 100": ("sampler=ddpm",)}
@@ -67,6 +70,12 @@ class Row:
     """Of a row that learns from episodes: their set, one of DATA."""
     samplers: tuple[str, ...] = ("own",)
     """And the ways to draw its chunks, of SAMPLERS."""
+    base: str = ""
+    """The row whose policy is corrected, of the same seed."""
+    teacher: str = ""
+    """The row from whose policy's successes, of the same seed, is learned."""
+    kind: str = ""
+    """Of its table, if that is not told by the rest."""
 
     @property
     def label(self) -> str:
@@ -74,11 +83,11 @@ class Row:
 
     @property
     def table(self) -> str:
-        return "imitation" if self.data else "flight" if self.task else "results"
+        return self.kind or ("imitation" if self.data else "flight" if self.task else "results")
 
     @property
     def cases(self) -> Cases:
-        if self.data:
+        if self.table == "imitation":
             return {name: SAMPLERS[name] for name in self.samplers}
         return TASKS.get(self.task, {"": ()})
 
@@ -89,6 +98,11 @@ def flight(task: str, name: str = "", training: tuple[str, ...] = (), threshold:
 
 def imitation(experiment: str, data: str, samplers: tuple[str, ...] = ("own",), seeds: int = 3) -> Row:
     return Row(experiment, seeds=seeds, second_episodes=200, data=data, samplers=samplers)
+
+
+def corrected(experiment: str, base: str = "", data: str = "", teacher: str = "", seeds: int = 3) -> Row:
+    return Row(experiment, seeds=seeds, second_episodes=50, threshold=0.95, base=base, data=data, teacher=teacher,
+               kind="residual")  # fmt: skip
 
 
 RPM = "crazyflie_hover_rpm"
@@ -106,6 +120,15 @@ ROWS = (
     imitation("peg_streaming", "peg", tuple(SAMPLERS)),
     imitation("stack_diffusion", "stack", seeds=1),
     imitation("two_part_diffusion", "two_part", seeds=1),
+    imitation("two_part_streaming", "two_part", seeds=1),
+    corrected("peg_residual_td3", "peg_streaming", "peg"),
+    corrected("peg_residual_ppo", "peg_streaming"),
+    corrected("peg_rlpd", data="peg"),
+    corrected("peg_finetuned", teacher="peg_streaming", seeds=1),
+    corrected("peg_distilled", teacher="peg_residual_td3", seeds=1),
+    corrected("two_part_residual_td3", "two_part_streaming", "two_part", seeds=1),
+    corrected("reach_sac"),
+    corrected("lift_rlpd", data="lift"),
 )
 
 # --- measuring ----------------------------------------------------------------------------------------------
@@ -122,13 +145,39 @@ def collect(name: str) -> Path:
     return out
 
 
+def successes(name: str, seed: int) -> Path:
+    """Of a row's policy: 500 episodes, for who learns from them."""
+    row, out = named(name), FOLDER / "data" / f"{name}_seed{seed}"
+    who = ("task=franka_peg_insert", f"policy=run:{trained(row, seed)}", "keep=success")
+    robolearn("collect", *who, "episodes=500", f"seed={seed}", f"out={out}")
+    return out
+
+
+def named(name: str) -> Row:
+    return next(r for r in ROWS if r.label == name)
+
+
+def trained(row: Row, seed: int) -> Path:
+    """The folder of a row's run, which is trained unless it is."""
+    folder = FOLDER / row.label.replace(" ", "_") / f"seed{seed}"
+    train(row, seed, folder)
+    return folder
+
+
+def sources(row: Row, seed: int) -> list[str]:
+    """What a row is trained with, made unless it is there."""
+    words = [f"data.path={collect(row.data)}"] if row.data else []
+    words += [f"data.path={successes(row.teacher, seed)}"] if row.teacher else []
+    return words + ([f"residual.base={trained(named(row.base), seed)}"] if row.base else [])
+
+
 def train(row: Row, seed: int, folder: Path) -> dict[str, Any]:
     """Train one seed, unless it is; seconds, or None where it was interrupted."""
     done = folder / "wall.json"
     if not done.exists():
-        data = (f"data.path={collect(row.data)}",) if row.data else ()
+        given = sources(row, seed)
         started = (folder / "checkpoints").exists()
-        fresh = (f"experiment={row.experiment}", f"seed={seed}", "eval_episodes=0", f"run_dir={folder}", *data,
+        fresh = (f"experiment={row.experiment}", f"seed={seed}", "eval_episodes=0", f"run_dir={folder}", *given,
                  *row.training)  # fmt: skip
         start = time.monotonic()
         robolearn("train", *((f"resume={folder}",) if started else fresh))
@@ -148,8 +197,11 @@ def evaluate(file: Path, *words: str) -> Scores:
 
 def run(row: Row, seed: int) -> dict[str, Any]:
     """One seed: seconds of training, and scores by case, those of the second engine beside the first's."""
-    folder = FOLDER / row.label.replace(" ", "_") / f"seed{seed}"
+    folder = trained(row, seed)
     found: dict[str, Any] = train(row, seed, folder)
+    if row.base:
+        found["base"] = evaluate(folder / "scores_of_base.json", f"run={trained(named(row.base), seed)}",
+                                 f"episodes={row.episodes}")  # fmt: skip
     return found | {"scores": both_engines(row, folder, (f"run={folder}",), first=not seed)}
 
 
@@ -163,9 +215,9 @@ def both_engines(row: Row, folder: Path, who: tuple[str, ...], first: bool = Tru
         return evaluate(folder / f"{file}.json", *who, f"episodes={episodes}", *engine, *row.cases[case])
 
     def other(case: str) -> Scores:
-        return scores(row.samplers[0] if row.data else case, row.second_episodes, f"backend={SECOND}")
+        return scores(row.samplers[0] if row.table == "imitation" else case, row.second_episodes, f"backend={SECOND}")
 
-    cases = row.cases if first or not row.data else row.samplers[:1]
+    cases = row.cases if first or row.table != "imitation" else row.samplers[:1]
     return {c: (scores(c, row.episodes), other(c)) for c in cases}
 
 
@@ -242,6 +294,37 @@ def imitations(found: dict[Row, list[dict[str, Any]]]) -> str:
     return _table(names, lines)
 
 
+def residuals(found: dict[Row, list[dict[str, Any]]]) -> str:
+    """A line a row; of each seed its base and what it became."""
+    names = ["experiment", "seeds at threshold", "success of the base, %", "success, % (interval)",
+             f"success in {SECOND}, % (range)", "environment steps", "training, s (range)",
+             "commands clipped, %"]  # fmt: skip
+    lines = []
+    for row, results in found.items():
+        first, second = ([r["scores"][""][k] for r in results] for k in range(2))
+        good = sum(s["success"] >= row.threshold for s in first)
+        base = ", ".join(f"{100 * r['base']['success']:.1f}" for r in results if "base" in r) or "no base"
+        each = ", ".join(f"{100 * s['success']:.1f}" for s in first) + f" ({_interval(first)})"
+        steps = {r.get("train_steps", 0) for r in (_own_scores(row, k) for k in range(len(results)))}
+        shown = " to ".join(f"{n:,}" for n in sorted({min(steps), max(steps)})) if max(steps) else "data only"
+        clip = statistics.mean(s["clip_rate"]["mean"] for s in first)
+        counted = f"{good} of {len(first)} at {100 * row.threshold:g} %"
+        lines.append([row.label, counted, base, each, _rates(second), shown, _walls(results), f"{100 * clip:.0f}"])
+    return _table(names, lines)
+
+
+def _interval(scores: list[Scores]) -> str:
+    """Wilson's, over all seeds' episodes."""
+    count = sum(s["episodes"] for s in scores)
+    low, high = wilson(sum(round(s["success"] * s["episodes"]) for s in scores), count)
+    return f"{100 * low:.1f} to {100 * high:.1f}"
+
+
+def _own_scores(row: Row, seed: int) -> Scores:
+    """Of the training itself."""
+    return dict(json.loads((trained(row, seed) / "scores.json").read_text()))
+
+
 def _episodes(row: Row) -> int:
     """That it learns from."""
     return next(int(w.partition("=")[2]) for w in DATA[row.data] if w.startswith("episodes="))
@@ -276,7 +359,7 @@ def write(page: Path, kind: str, text: str) -> None:
     page.write_text(f"{before}{start}\n{text}\n{end}{rest.partition(end)[2]}")
 
 
-TABLES = {"results": arms, "flight": flights, "imitation": imitations}
+TABLES = {"results": arms, "flight": flights, "imitation": imitations, "residual": residuals}
 
 # --- the command --------------------------------------------------------------------------------------------
 

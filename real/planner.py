@@ -12,6 +12,8 @@ A chunk that is late costs nothing as long as the last one has actions of its ow
 After that `act` returns None, as before the first chunk, and nothing is to be proposed: then the guard brings the robot
 to rest within its limits, and takes authority away from a policy that stays silent. A rest action instead would keep
 that guard content, and a robot standing in the middle of its task, for ever.
+
+Of a residual policy the base's chunks are planned so; each period's action is corrected in that period, by `act`.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from torch import Tensor
 
 from real.spread import Spread
 from robolearn.policies.chunked import ChunkedPolicy
+from robolearn.policies.residual import ResidualPolicy
 
 AT_ONCE = 0.25
 """Share of a period that planning may take for the period itself to wait for it."""
@@ -41,7 +44,7 @@ MARGIN, SHARE_PERCENT, REMEMBERED = 1.2, 95, 40
 
 
 class PlanError(RuntimeError):
-    """A chunk could not be planned."""
+    """A chunk could not be planned, or an action not be corrected."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +82,13 @@ def worker() -> Executor:
 class Planner:
     """Batch 1. `act` and `reset` are of the control loop's thread; `executor` runs one job at a time, in order."""
 
-    def __init__(self, policy: ChunkedPolicy, period_s: float, executor: Executor,
+    def __init__(self, policy: ChunkedPolicy | ResidualPolicy, period_s: float, executor: Executor,
                  clock: Callable[[], float] = time.monotonic, blend: int = 0):  # fmt: skip
         """`blend`: periods at a border in which the last chunk's actions, where it has some, fade into the new ones."""
-        self.policy, self.period_s, self.blend, self._clock = policy, period_s, blend, clock
-        self._drawer = _same_weights(policy)
+        self._residual = policy if isinstance(policy, ResidualPolicy) else None
+        self.policy = policy.base if isinstance(policy, ResidualPolicy) else policy
+        self.period_s, self.blend, self._clock = period_s, blend, clock
+        self._drawer = _same_weights(self.policy)
         self._executor = executor
         self._took: deque[float] = deque(maxlen=REMEMBERED)
         self.seconds = 0.0
@@ -101,7 +106,7 @@ class Planner:
         if self._order:
             self._order.future.cancel()
         self._order, self._chunk, self._period = None, None, 0
-        self.policy.reset(torch.ones(1, dtype=torch.bool))
+        (self._residual or self.policy).reset(torch.ones(1, dtype=torch.bool))
 
     @torch.inference_mode()
     def act(self, obs: dict[str, Tensor]) -> Tensor | None:
@@ -114,7 +119,15 @@ class Planner:
             self._take(now, PATIENCE * self.period_s)
         action = self._chunk.at(now) if self._chunk else None
         self._count(now, action)
-        return action
+        return self._corrected(obs, action)
+
+    def _corrected(self, obs: dict[str, Tensor], action: Tensor | None) -> Tensor | None:
+        if self._residual is None or action is None:
+            return action
+        try:
+            return self._residual.correct(obs, action)
+        except Exception as error:
+            raise PlanError(f"an action could not be corrected: {type(error).__name__}: {error}") from error
 
     def _count(self, now: int, action: Tensor | None) -> None:
         """Before an episode's first chunk the robot stands, and waits."""
@@ -187,8 +200,8 @@ class Planner:
         self.seconds = float(np.percentile(self._took, SHARE_PERCENT))
 
     def warm_up(self, times: int = 4) -> None:
-        """Plan from zeros, before it counts: torch's first calls are slow, and the lead is known then. It waits.
-        Raises PlanError."""
+        """Plan, and correct, from zeros, before it counts: torch's first calls are slow, and the lead is known then.
+        It waits. Raises PlanError."""
         shapes, steps = self.policy.encoder.shapes, self.policy.steps
         kinds = {k: torch.float32 if len(s) == 1 else torch.uint8 for k, s in shapes.items()}
         blank = {k: torch.zeros(1, steps, *s, dtype=kinds[k]) for k, s in shapes.items()}
@@ -197,6 +210,8 @@ class Planner:
             drawn = _outcome(self._executor.submit(self._draw, blank, first))
             if drawn and not first:
                 self._learn(drawn[1] - asked_s)
+            if drawn:
+                self._corrected({k: v[:, -1] for k, v in blank.items()}, drawn[0][:1])
 
     # --- what it says of itself ---------------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
 """A policy as one file for computers without this package (ONNX, torch.export), checked against it.
 
 A policy of single actions becomes its `act`; one that plans chunks becomes its `plan`, whose noise is an input: see
-robolearn.export_chunks.
+robolearn.export_chunks. A residual policy becomes two files, as its base plans now and then and is corrected in every
+period.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from robolearn.errors import UserError
 from robolearn.export_chunks import Planning
 from robolearn.policies.base import Policy
 from robolearn.policies.chunked import ChunkedPolicy
+from robolearn.policies.residual import BASE, ResidualPolicy
 from robolearn.spec import Field, to_dict
 
 OUTPUT = "action"
@@ -49,6 +51,34 @@ class _Acting(nn.Module):
         return self.policy.act(obs)
 
 
+class _Correcting(_Acting):
+    """The observation's keys and `base_action` (B, A) -> `action` (B, A)."""
+
+    policy: ResidualPolicy
+
+    def __init__(self, policy: ResidualPolicy):
+        super().__init__(policy)
+        self.fields = self.fields | {BASE: Field(BASE, (policy.spec.action.dim,))}
+
+    def forward(self, obs: Obs) -> Tensor:
+        return self.policy.correct(obs, obs[BASE])
+
+
+def paths(policy: Policy, path: Path) -> list[Path]:
+    """The files of an export to `path`."""
+    beside = path.with_name(f"{path.stem}_correction{path.suffix}")
+    return [path, beside] if isinstance(policy, ResidualPolicy) else [path]
+
+
+def graphs(policy: Policy, path: Path) -> list[_Acting | Planning]:
+    """The modules that become the files `paths`; a plan tells the name of its correction. ExportError as of `graph`."""
+    if not isinstance(policy, ResidualPolicy):
+        return [graph(policy)]
+    plan = graph(policy.base)
+    plan.about |= {"correction": paths(policy, path)[1].name}
+    return [plan, _Correcting(policy)]
+
+
 def graph(policy: Policy) -> _Acting | Planning:
     """The module that becomes the file. ExportError if there is none for this policy."""
     if not isinstance(policy, ChunkedPolicy):
@@ -60,22 +90,31 @@ def graph(policy: Policy) -> _Acting | Planning:
 
 
 def export(policy: Policy, path: Path, format: str) -> float:
-    """Write `path`, load it back, return the largest difference of an output; ExportError above the tolerance."""
-    made = graph(policy.eval().to("cpu"))
+    """Write `paths`, load them back, return the largest difference of an output; ExportError above the tolerance."""
+    written = paths(policy, path)
+    parts = [p.with_name(f"{p.stem}.part{p.suffix}") for p in written]
+    made = graphs(policy.eval().to("cpu"), path)
+    try:
+        worst = max(_written(m, p, format) for m, p in zip(made, parts, strict=True))
+        for part, whole in zip(parts, written, strict=True):
+            part.replace(whole)
+    finally:
+        for part in parts:
+            part.unlink(missing_ok=True)
+    return worst
+
+
+def _written(made: _Acting | Planning, path: Path, format: str) -> float:
+    """The largest difference of an output; ExportError above the tolerance."""
     chunks = isinstance(made, Planning)
     allowed = CHUNK_TOLERANCE if chunks else TOLERANCE
     tried = (CHUNK_BATCHES, CHUNK_EXTREMES) if chunks else (BATCHES, EXTREMES)
-    part = path.with_name(f"{path.stem}.part{path.suffix}")
     write, load = FORMATS[format]
-    try:
-        with _quiet():
-            write(made, part)
-            worst = largest_difference(made, load(part), made.fields, *tried)
-        if not worst <= allowed:
-            raise ExportError(f"the {format} file's actions differ by {worst:.2g} (at most {allowed:g} is allowed)")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with _quiet():
+        write(made, path)
+        worst = largest_difference(made, load(path), made.fields, *tried)
+    if not worst <= allowed:
+        raise ExportError(f"the {format} file's actions differ by {worst:.2g} (at most {allowed:g} is allowed)")
     return worst
 
 

@@ -109,10 +109,6 @@ class ObservationSpec:
         return tuple(t.field.name for t in self.terms(group) if t.privileged)
 
 
-CORRECTION = "correction"
-"""The action function of a residual policy: what is added to a base policy's action."""
-
-
 @dataclass(frozen=True)
 class ActionSpec:
     """The policy's output: (horizon, dim) numbers in [low, high], turned into joint targets by a registered term.

@@ -144,6 +144,11 @@ class SimEnv:
         """The true state of all, as terms read it; valid until the next step. For experts, not for policies."""
         return self._states()
 
+    @property
+    def applied_action(self) -> Tensor:
+        """(B, A) that reached the robots in the last period."""
+        return self._action
+
     def close(self) -> None:
         self.backend.close()
 

@@ -18,7 +18,7 @@ FILES_PER_RULE = 400, 60  # lines of a file, lines of a function
 # Lowest first: a module may import its own layer and those below. A bundle rebuilds its policy, so policies
 # (modules made of nets) lie below it; the registry and the errors lie below everything that registers itself.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "paths", "optional"),
+    ("errors", "paths", "optional", "memory"),
     ("registry", "config"),
     ("arrays", "rotations"),
     ("spec",),

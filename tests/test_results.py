@@ -24,6 +24,7 @@ def _load() -> Any:
 results = _load()
 ARM = results.Row("franka_reach_ppo", seeds=2)
 STREAMING = results.imitation("peg_streaming", "peg", ("own", "ddim 16"))
+CORRECTED = results.corrected("peg_residual_td3", "peg_streaming", "peg", seeds=1)
 FLIGHT = results.flight("crazyflie_hover_rpm", "hover 40 s", ("total_steps=9",))
 
 
@@ -118,7 +119,8 @@ def test_what_is_recorded_is_what_the_experiment_learns_from() -> None:
         cfg = config.load(TrainCfg, [f"experiment={row.experiment}"])
         assert f"task={cfg.task.name}" in results.DATA[row.data]
         assert f"episodes={cfg.data.episodes}" in results.DATA[row.data]
-        assert cfg.data.path == f"data/{row.data}" and cfg.algo.loop == "offline"
+        assert cfg.data.path == f"data/{row.data}"
+        assert cfg.algo.loop == "offline" or hasattr(cfg.algo, "demo_share")
 
 
 def test_only_what_is_between_the_markers_changes(tmp_path: Path) -> None:
@@ -143,3 +145,21 @@ def test_rows_are_chosen_by_name_or_experiment() -> None:
 def test_a_setting_that_is_none_is_refused_with_those_there_are(setting: str) -> None:
     with pytest.raises(ConfigError, match="seeds, episodes, second_episodes"):
         results.chosen([], [setting])
+
+
+def test_a_corrected_policys_base_is_trained_first_and_stands_beside_it(calls: list[tuple[str, ...]]) -> None:
+    found = results.run(CORRECTED, 0)
+    kinds = [words[0] for words in calls]
+    assert kinds == ["collect", "collect", "train", "train", "evaluate", "evaluate", "evaluate"]
+    base, own = (dict(w.partition("=")[::2] for w in words[1:]) for words in calls[2:4])
+    assert base["experiment"] == "peg_streaming" and own["residual.base"] == base["run_dir"]
+    assert own["data.path"].endswith("data/peg")
+    text = results.residuals({CORRECTED: [found]})
+    assert "| peg_residual_td3 | 1 of 1 at 95 % | 99.0 | 99.0 (97.7 to 99.6) | 50.0 | data only |" in text
+
+
+def test_who_learns_from_anothers_successes_has_them_recorded(calls: list[tuple[str, ...]]) -> None:
+    results.train(results.corrected("peg_finetuned", teacher="peg_streaming", seeds=1), 1, results.FOLDER / "x")
+    recorded = next(w for w in calls if w[0] == "collect" and "keep=success" in w)
+    assert any(w.startswith("policy=run:") and w.endswith("peg_streaming/seed1") for w in recorded)
+    assert any(w.startswith("data.path=") and w.endswith("data/peg_streaming_seed1") for w in calls[-1])

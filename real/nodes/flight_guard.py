@@ -155,7 +155,7 @@ class FlightGuardNode(AuthorityNode):
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    return run(FlightGuardNode, args)
+    return run(FlightGuardNode, args, on_time=True)
 
 
 if __name__ == "__main__":

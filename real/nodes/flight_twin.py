@@ -236,7 +236,7 @@ def fill(part: Any, values: Floats) -> None:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    return run(FlightTwinNode, args)
+    return run(FlightTwinNode, args, on_time=True)
 
 
 if __name__ == "__main__":

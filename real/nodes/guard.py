@@ -222,7 +222,7 @@ def header(now_s: float, frame: str = "") -> Any:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    return run(GuardNode, args)
+    return run(GuardNode, args, on_time=True)
 
 
 if __name__ == "__main__":

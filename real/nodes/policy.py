@@ -9,7 +9,8 @@ episode where the robot stands, `policy/stop` gives it back, `policy/reset` star
 `/diagnostics` once a second: rate, jitter, inference time, age of the state.
 
 A policy that plans chunks of actions plans the next one in a thread, while the last one is run (real.planner says what
-becomes of one that is late); with the parameter `blend` a chunk fades into the next one over so many periods.
+becomes of one that is late); with the parameter `blend` a chunk fades into the next one over so many periods. So does a
+residual policy with its base's; its corrections are of the control loop.
 
 It proposes from fresh states only, and stops for good when the guard takes its authority: the next start is yours.
 """
@@ -37,6 +38,7 @@ from real.spread import Spread
 from robolearn import runs
 from robolearn.errors import ConfigError
 from robolearn.policies.chunked import ChunkedPolicy
+from robolearn.policies.residual import ResidualPolicy
 from robolearn.spec import PolicySpec
 
 SOURCE = "policy"
@@ -79,11 +81,12 @@ class PolicyNode(ros.Node):
         )
 
     def _plan_beside(self) -> Planner | None:
-        """For a policy that plans chunks; it has planned some when this returns, and so knows how long that takes."""
+        """For a policy that plans chunks, or whose base does; it has planned some when this returns, and so knows how
+        long that takes."""
         blend = parameter(self, "blend", 0)
         if blend < 0:
             raise ConfigError(f"blend must not be negative, got {blend}")
-        if not isinstance(self.policy, ChunkedPolicy):
+        if not isinstance(self.policy, (ChunkedPolicy, ResidualPolicy)):
             return None
         planner = Planner(self.policy, self.dt, worker(), blend=blend)
         try:
@@ -229,7 +232,7 @@ def _answer(call: Any, request: Any, response: Any) -> Any:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    return run(PolicyNode, args)
+    return run(PolicyNode, args, on_time=True)
 
 
 if __name__ == "__main__":

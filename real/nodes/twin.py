@@ -208,7 +208,7 @@ class TwinNode(ros.Node):
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    return run(TwinNode, args)
+    return run(TwinNode, args, on_time=True)
 
 
 if __name__ == "__main__":

@@ -24,9 +24,10 @@ from robolearn.memory import refuse_beyond
 from robolearn.nets.encoder import observed
 from robolearn.nets.ensemble import Ensemble
 from robolearn.nets.histogram import Histogram
+from robolearn.policies.base import CORRECTION
 from robolearn.policies.residual import composed
 from robolearn.policies.squashed import SquashedPolicy
-from robolearn.spec import CORRECTION, PolicySpec
+from robolearn.spec import PolicySpec
 
 FIT_ROWS = 20_000
 """Of the replay and of the demonstrations, from which the normalisers are made."""

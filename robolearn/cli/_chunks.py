@@ -16,11 +16,17 @@ PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
 def use_sampler(policy: Policy, name: str, steps: int, temperature: float = -1.0) -> None:
-    """Draw a diffusion policy's chunks in another way, at its own temperature if none is given. ConfigError for another
-    kind of policy, a sampler that there is not, or one that the network was not trained for."""
+    """Draw a diffusion policy's chunks, or those of a residual policy's base, in another way, at its own temperature if
+    none is given. ConfigError for another kind of policy, a sampler that there is not, or one that the network was not
+    trained for."""
     from robolearn.policies.diffusion import DiffusionPolicy
+    from robolearn.policies.residual import ResidualPolicy
 
     if not name and not steps and temperature < 0.0:
+        return
+    if isinstance(policy, ResidualPolicy):
+        use_sampler(policy.base, name, steps, temperature)
+        policy.config = policy.config | {"base": policy.config["base"] | {"config": policy.base.config}}
         return
     if not isinstance(policy, DiffusionPolicy):
         raise ConfigError(f"sampler=, steps= and temperature= are for diffusion policies, this is {policy.kind}")
@@ -33,12 +39,16 @@ def use_sampler(policy: Policy, name: str, steps: int, temperature: float = -1.0
 def measure(policy: Policy) -> dict[str, Any]:
     """Of a policy that plans chunks: how, `calls_per_chunk` (network calls for the actions that are run before the next
     plan), and percentiles of the milliseconds of a plan for one environment, on the policy's device and one thread:
-    on a robot's computer the others are busy. Empty for others."""
+    on a robot's computer the others are busy. Of a residual policy these are its base's, and `correction_parameters`
+    are counted beside them. Empty for others."""
     import torch
 
     from robolearn.loops.threads import one_thread
     from robolearn.policies.chunked import ChunkedPolicy
+    from robolearn.policies.residual import ResidualPolicy
 
+    if isinstance(policy, ResidualPolicy):
+        return measure(policy.base) | {"correction_parameters": sum(p.numel() for p in policy.head.parameters())}
     if not isinstance(policy, ChunkedPolicy):
         return {}
     sampler = getattr(policy, "sampler", None)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy as np
 from robolearn.cli import _world
 from robolearn.config import ConfigError
 from robolearn.errors import UserError, unknown
+from robolearn.spec import stepwise
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from robolearn.env import Obs
     from robolearn.loops.collect import Episode
     from robolearn.policies.base import Policy
+    from robolearn.spec import PolicySpec
     from sim.env import SimEnv
 
 RUN = "run:"
@@ -80,10 +83,13 @@ class PolicyActor:
     strategy: Tensor | None = None
 
     def __init__(self, env: SimEnv, policy: Policy, generator: torch.Generator):
+        _world.require_fit(policy, env)
+        self._begin_with(env, policy, generator)
+
+    def _begin_with(self, env: SimEnv, policy: Policy, generator: torch.Generator) -> None:
         import torch
 
-        _world.require_fit(policy, env)
-        self.policy, self.generator = policy.to(env.device), generator
+        self.env, self.policy, self.generator = env, policy.to(env.device), generator
         self.policy.generator = generator
         self._all = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
 
@@ -93,6 +99,39 @@ class PolicyActor:
 
     def act(self, obs: Obs) -> Tensor:
         return self.policy.act(obs)
+
+
+class TeacherActor(PolicyActor):
+    """A trained policy in a world that shows something else than it reads: it is shown the true state instead, through
+    its own terms. So a policy of poses records pictures, of any look."""
+
+    def __init__(self, env: SimEnv, policy: Policy, generator: torch.Generator):
+        from robolearn.observation import ObservationMemory, ObservationTerms
+        from robolearn.spec import differences
+
+        here = env.policy_spec()
+        found = differences(stepwise(replace(policy.spec, observation=here.observation)), here)
+        if found or (own := observed_pictures(policy.spec)):
+            found = found or [f"it reads the pictures {own}"]
+            raise ConfigError(f"the policy cannot act here (policy != here): {'; '.join(found)}")
+        self._begin_with(env, policy, generator)
+        seen = policy.spec.observation
+        self._terms = ObservationTerms(seen, env.device)
+        self._memory = ObservationMemory(seen, env.num_envs, env.device, env.step_dt)
+
+    def begin(self, seed: int) -> None:
+        super().begin(seed)
+        self._memory.reset(self._all)
+
+    def act(self, obs: Obs) -> Tensor:
+        frames = self._terms.frames(*self.env.states(), self.env.applied_action)
+        return self.policy.act(self._memory.push(frames))
+
+
+def observed_pictures(spec: PolicySpec) -> list[str]:
+    from robolearn.nets.encoder import observed
+
+    return [k for k, shape in observed(spec.observation).items() if len(shape) > 1]
 
 
 def check_policy(policy: str) -> None:
@@ -110,7 +149,10 @@ def _actor(cfg: Any, env: SimEnv) -> ExpertActor | RandomActor | PolicyActor:
         return ExpertActor(env, cfg.noise, generator)
     if cfg.policy == "random":
         return RandomActor(env, generator)
-    return PolicyActor(env, _world.load_run(cfg.policy.removeprefix(RUN))[2].policy, generator)
+    policy = _world.load_run(cfg.policy.removeprefix(RUN))[2].policy
+    same = stepwise(policy.spec).observation == env.observation_spec
+    reads = set(observed_pictures(policy.spec)) == set(observed_pictures(env.policy_spec()))
+    return (PolicyActor if same or reads else TeacherActor)(env, policy, generator)
 
 
 # --- batches -----------------------------------------------------------------------------------------------

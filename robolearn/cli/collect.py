@@ -7,6 +7,9 @@ it shall hold in the end. The same seed gives the same episodes, whatever `worke
 same command goes on after it, and so it does after a kill. Observations, actions or a rate that differ from what is
 there are refused; episodes of another noise, policy or setting of the task are added to it.
 
+A policy that was trained on poses may record pictures (task.cameras=[front,wrist]): it is shown the true state. So
+vision learns from state, with looks at random if wanted (task.randomize.looks...).
+
 `noise` is of the expert: 0 as well as it can, 1 with a person's errors, pauses and detours. Of an expert only the
 episodes that succeed are kept, unless keep=all. `task.key=value` and `backend.key=value` change the world.
 """

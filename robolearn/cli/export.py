@@ -6,9 +6,10 @@ RUN is a run's folder, a bundle (folder or .zip), or `last`. A bundle holds all 
 (`run=policy.zip`). In the others, inputs are the observation's keys (`policy`), the output is `action`, the
 batch size is free. Of a policy that plans chunks the file holds the plan: histories (batch, observation_steps,
 ...) and the sampler's `noise` in, a chunk out, of which `spec.action.execute` actions are run
-(docs/diffusion.md). The specification (names, units, frames, rate) is inside: ONNX metadata `policy_spec`,
-torch extra file `policy_spec.json`. The file is loaded back and compared with the policy before it gets its
-name.
+(docs/diffusion.md). Of a residual policy it is its base's plan, and FILE_correction beside it is run in every
+period: the observation and `base_action` in, `action` out. The specification (names, units, frames, rate) is
+inside: ONNX metadata `policy_spec`, torch extra file `policy_spec.json`. The file is loaded back and compared
+with the policy before it gets its name.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ def main(argv: list[str]) -> int:
         print(f"{options.format:22} {path} ({path.stat().st_size / 1024:.0f} KiB)")
         return 0
     worst = export.export(packed.policy, path, options.format)
-    print(f"{options.format:22} {path} ({path.stat().st_size / 1024:.0f} KiB)")
+    for written in export.paths(packed.policy, path):
+        print(f"{options.format:22} {written} ({written.stat().st_size / 1024:.0f} KiB)")
     print(f"{'largest difference':22} {worst:.2g} over random and extreme observations, several batch sizes")
     return 0

@@ -150,6 +150,8 @@ def _new_folder(cfg: TrainCfg, overrides: list[str]) -> Path:
 
 
 def _train(cfg: TrainCfg, folder: Path, resume: bool, started: float) -> int:
+    from robolearn.loops.online import LearningDiverged
+
     loop: Loop = config.entry("loop", cfg.algo.loop).value(cfg, folder)
     try:
         with _exclusive(folder):  # only now: what cannot be built leaves no folder behind
@@ -158,7 +160,11 @@ def _train(cfg: TrainCfg, folder: Path, resume: bool, started: float) -> int:
                 _restore(loop, folder)
             config.save(cfg, folder / "config.yaml")
             log.info("training %s with %s: %s, run %s", cfg.task.name, cfg.algo.name, loop.said(), folder)
-            loop.trainer.run()
+            try:
+                loop.trainer.run()
+            except LearningDiverged:
+                _pack_best(cfg, loop, folder)
+                raise
             _pack(cfg, loop, folder)
     except KeyboardInterrupt:
         log.info("go on with: robolearn train resume=%s", folder)
@@ -179,6 +185,21 @@ def _restore(loop: Loop, folder: Path) -> None:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(f"the checkpoint in {folder} does not fit these settings: {reason}") from error
     log.info("resumed %s at %s", folder, loop.ended())
+
+
+def _pack_best(cfg: TrainCfg, loop: Loop, folder: Path) -> None:
+    """Of a training that diverged: the policy that had succeeded most often, if any had."""
+    from robolearn import bundle
+    from robolearn.loops.online import BEST
+    from robolearn.paths import share_dir
+
+    step = getattr(loop.trainer, "restore_best", int)()
+    if step:
+        packed = bundle.Bundle(
+            loop.policy, loop.robot, config=config.to_plain(cfg), git_revision=bundle.git_revision(share_dir())
+        )
+        bundle.save(folder / BEST / "bundle", packed)
+        log.warning("the best policy so far, of step %d, is in %s", step, folder / BEST / "bundle")
 
 
 def _pack(cfg: TrainCfg, loop: Loop, folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from robolearn.loops.log import Display, Writer
 from robolearn.loops.threads import one_thread
 
 log = logging.getLogger(__name__)
+BEST, RECENT = "best", 5
+"""Folder of the policy that succeeded most often in training, and iterations over which that is counted."""
 
 
 @dataclass
@@ -29,6 +32,8 @@ class Counters:
     env_steps: int = 0
     seconds: float = 0.0
     """Of all processes that worked on the run, start-up included."""
+    best: float = -1.0
+    """Success of the policy in BEST, over the last RECENT iterations."""
 
 
 class EpisodeMeans:
@@ -72,6 +77,7 @@ class Trainer:
         self.counters = Counters()
         self.obs: Obs | None = None
         self._saved_at, self._started, self._earlier_s = time.monotonic(), started, 0.0
+        self._recent: deque[float] = deque(maxlen=RECENT)
         self._interrupt = Interrupt("this iteration")
 
     def run(self) -> None:
@@ -131,6 +137,8 @@ class Trainer:
         self.counters.env_steps += steps
         self.counters.seconds = self._seconds()
         figures = {f"learn/{k}": v for k, v in learned.items()} | means.read()
+        if "episode/success" in figures:
+            self._recent.append(figures["episode/success"])
         times = {"time/env_steps_per_s": steps / (end - start), "time/collect_s": collected - start}
         return figures | times | {"time/update_s": end - collected, "time/seconds": self.counters.seconds}
 
@@ -150,11 +158,27 @@ class Trainer:
         self._saved_at = time.monotonic()
         try:
             self.save()
+            self._keep_best()
         except OSError as error:  # a full disk may be emptied before the training ends
             log.error("%s", error)
 
     def save(self) -> None:
         checkpoint.write(self.folder / "checkpoints", self.counters.env_steps, self.state_dict())
+
+    def _keep_best(self) -> None:
+        """A policy that learns may fall again; the weights of the best one stay."""
+        success = sum(self._recent) / RECENT if len(self._recent) == RECENT else 0.0
+        if success > max(0.0, self.counters.best):
+            policy = {"policy": self.algo.policy.state_dict()}
+            checkpoint.write(self.folder / BEST, self.counters.env_steps, policy, keep=1)
+            self.counters.best = success
+
+    def restore_best(self) -> int:
+        """Put the best policy's weights into the algorithm's; the step that they are of, or 0 if there are none."""
+        found = sorted((self.folder / BEST).glob("*.safetensors"))
+        if found:
+            self.algo.policy.load_state_dict(checkpoint.read(found[-1])["policy"])
+        return int(found[-1].stem) if found else 0
 
     def state_dict(self) -> dict[str, Any]:
         env_state: dict[str, Any] = getattr(self.env, "state_dict", dict)()  # hardware has no state to put back

@@ -14,6 +14,8 @@ from robolearn import policies
 from robolearn.registry import claim
 from robolearn.spec import PolicySpec
 
+CORRECTION = "correction"
+"""The action function of a policy whose action is added to that of another one (robolearn.policies.residual)."""
 POLICIES: dict[str, type[Policy]] = {}
 
 

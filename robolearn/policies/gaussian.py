@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from robolearn.nets.mlp import mlp, normalizer
-from robolearn.policies.base import Policy
-from robolearn.spec import CORRECTION, PolicySpec
+from robolearn.policies.base import CORRECTION, Policy
+from robolearn.spec import PolicySpec
 
 
 class GaussianPolicy(Policy):

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from robolearn.errors import ConfigError
-from robolearn.policies.base import Policy, build
+from robolearn.policies.base import CORRECTION, Policy, build
 from robolearn.policies.chunked import ChunkedPolicy
-from robolearn.spec import CORRECTION, Field, ObservationSpec, PolicySpec, TermSpec, from_dict, stepwise, to_dict
+from robolearn.spec import Field, ObservationSpec, PolicySpec, TermSpec, from_dict, stepwise, to_dict
 
 BASE, STATE = "base_action", "state"
 

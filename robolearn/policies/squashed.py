@@ -12,8 +12,8 @@ from torch.nn import functional
 from robolearn.nets.encoder import observed
 from robolearn.nets.mlp import mlp, normalizer
 from robolearn.nets.vision import PictureEncoder
-from robolearn.policies.base import Policy
-from robolearn.spec import CORRECTION, PolicySpec
+from robolearn.policies.base import CORRECTION, Policy
+from robolearn.spec import PolicySpec
 
 LOG_STD = -10.0, 2.0
 

@@ -1,5 +1,6 @@
 """Exported chunked policies: histories and noise in, the chunk of the policy out."""
 
+import itertools
 import json
 
 import pytest
@@ -13,6 +14,7 @@ from robolearn.cli import main
 from robolearn.export_chunks import Planning
 from robolearn.policies.base import build
 from robolearn.policies.noise import alphas_cumprod
+from robolearn.policies.residual import ResidualPolicy, correction_spec
 from robolearn.robots.franka import FRANKA
 
 SAMPLERS = [  # torch.export is much the faster
@@ -143,3 +145,65 @@ def test_other_steps_keep_the_samplers_own_settings(tmp_path):
     assert main.main(["export", f"run={packed}", "format=bundle", f"out={out}", "steps=2"]) == 0
     told = bundle.load(out).policy.config["sampler"]
     assert told == {"name": "streaming", "steps": 2, "start": "zeros", "eta": 0.5, "temperature": 1.0}
+
+
+def residual(base) -> ResidualPolicy:
+    """With a head that has learned something."""
+    spec = correction_spec(base.spec, 0.3)
+    about = {"hidden": [16], "activation": "relu", "normalizer": "running", "stochastic": True}
+    head = build("squashed", spec, about | {"pictures": SMALL_CAMERA})
+    torch.nn.init.normal_(head.net[-1].weight)
+    return ResidualPolicy.of(base, head, 0.3).eval()
+
+
+@pytest.mark.parametrize("format", ["onnx", "torch"])
+def test_a_residual_policy_is_a_plan_and_a_correction(tmp_path, format):
+    policy = residual(fitted(quick({"name": "ddim", "steps": 2})))
+    path, plan = written(policy, tmp_path, format)
+    beside = tmp_path / f"p_correction{path.suffix}"
+    assert sorted(tmp_path.iterdir()) == sorted([path, beside])
+    assert about_of(path, format)["correction"] == beside.name
+    inputs = history(3) | {"noise": torch.randn(3, 1, 8, 2)}
+    torch.testing.assert_close(plan(inputs), Planning(policy.base)(inputs), rtol=0, atol=1e-4)
+    obs, base = {"policy": torch.randn(3, 3)}, 2 * torch.rand(3, 2) - 1
+    told = export.FORMATS[format][1](beside)(obs | {"base_action": base})
+    torch.testing.assert_close(told, policy.correct(obs, base), rtol=0, atol=1e-5)
+    assert (told - base).abs().max() > 0.05  # it does something
+
+
+def about_of(path, format: str) -> dict[str, str]:
+    if format == "onnx":
+        return {p.key: p.value for p in pytest.importorskip("onnx").load(path).metadata_props}
+    extra = {"about.json": ""}
+    torch.export.load(path, extra_files=extra)
+    return json.loads(extra["about.json"])
+
+
+def test_a_correction_sees_pictures(tmp_path):
+    policy = residual(fitted(gaussian(chunk_spec(8, 4, camera=True), SMALL_CAMERA)))
+    written(policy, tmp_path, "torch")
+    obs = {k: v[:, 0] for k, v in history(3, camera=True).items()}
+    inputs = obs | {"base_action": torch.zeros(3, 2)}
+    told = export.FORMATS["torch"][1](tmp_path / "p_correction.pt2")(inputs)
+    torch.testing.assert_close(told, policy.correct(obs, torch.zeros(3, 2)), rtol=0, atol=1e-5)
+
+
+def test_without_its_correction_the_plan_is_not_kept(tmp_path, monkeypatch):
+    policy = residual(fitted(gaussian(chunk_spec(8, 4))))
+    calls = itertools.count()
+    monkeypatch.setattr(policy, "correct", lambda obs, base: base + next(calls))  # the file's is a constant
+    with pytest.raises(export.ExportError, match="file's actions differ by"):
+        export.export(policy, tmp_path / "p.pt2", "torch")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_writes_both_files_and_a_bundle_with_another_sampler(tmp_path, capsys):
+    packed, other = tmp_path / "b.zip", tmp_path / "other.zip"
+    bundle.save(packed, Bundle(residual(fitted(quick({"name": "ddpm"}))), FRANKA))
+    words = [f"run={packed}", "sampler=ddim", "steps=2"]
+    assert main.main(["export", *words, "format=torch", f"out={tmp_path / 'p.pt2'}"]) == 0
+    said = capsys.readouterr().out
+    assert f"{tmp_path / 'p.pt2'} (" in said and f"{tmp_path / 'p_correction.pt2'} (" in said
+    assert main.main(["export", *words, "format=bundle", f"out={other}"]) == 0
+    told = bundle.load(other).policy.base.config["sampler"]
+    assert told == {"name": "ddim", "steps": 2, "temperature": 1.0}

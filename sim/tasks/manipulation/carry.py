@@ -50,12 +50,12 @@ def over(name: str, up_m: float, turn_rad: float = 0.0) -> PoseOf:
     return pose
 
 
-def lifted(name: str, to_m: float) -> PoseOf:
-    """Straight up with the object, until its centre is at `to_m`."""
+def lifted(name: str, to: float | str) -> PoseOf:
+    """Straight up with the object, until its centre is at `to`, metres or the name of a commanded height."""
 
     def pose(robot: RobotState, scene: SceneState) -> Tensor:
         thing = scene.objects[name].pose
-        height = torch.full_like(thing[:, 2:3], to_m)
+        height = scene.commands[to] if isinstance(to, str) else torch.full_like(thing[:, 2:3], to)
         return _holding(robot, thing, level(torch.cat((thing[:, :2], height), dim=1), yaw_of(thing)))
 
     return pose
@@ -78,13 +78,13 @@ def _holding(robot: RobotState, thing: Tensor, goal: Tensor) -> Tensor:
     return pose_mul(goal, pose_inverse(pose_mul(pose_inverse(robot.ee_pose), thing)))
 
 
-def pick(name: str, turn_rad: float, lift_m: float) -> list[Waypoint]:
-    """From anywhere to holding the object at height `lift_m`."""
+def pick(name: str, turn_rad: float, lift: float | str) -> list[Waypoint]:
+    """From anywhere to holding the object at a height (see `lifted`)."""
     return [
         Waypoint(over(name, 0.1, turn_rad), open=True, within_m=0.02, within_rad=0.1, error_m=0.01, free=True),
         Waypoint(over(name, 0.0, turn_rad), open=True, within_m=0.005, within_rad=0.05, speed=0.6, error_m=0.003),
         Waypoint(over(name, 0.0, turn_rad), within_m=0.02, within_rad=0.3, stay_s=0.35),
-        Waypoint(lifted(name, lift_m), within_m=0.03, within_rad=0.2),
+        Waypoint(lifted(name, lift), within_m=0.03, within_rad=0.2),
     ]
 
 

@@ -14,9 +14,11 @@ from robolearn.rotations import quat_apply
 from robolearn.spec import ActionSpec, Field, ObservationSpec, TermSpec, columns
 from robolearn.state import ObjectState, RobotState, SceneState
 from sim.backends.base import Backend
+from sim.experts import Expert, WaypointExpert
 from sim.randomize import RandomizeCfg, Range, uniform
 from sim.scene import Box, CameraCfg, FrameMarker, ObjectCfg, Param, RobotCfg, SceneCfg
 from sim.task import ActionState, Task
+from sim.tasks.manipulation.carry import pick
 from sim.tasks.manipulation.franka import FrankaCfg, arm_action, check_ranges, check_reward, demand_positive, nearness
 
 CUBE = "cube"
@@ -241,6 +243,12 @@ class FrankaLift(Task):
         fingers = self._fingers
         beyond = robot.joint_pos[:, fingers] - robot.joint_target[:, fingers]
         return (beyond > self.cfg.squeeze_m).all(1)
+
+    def expert(self, num_envs: int, device: torch.device, noise: float, generator: torch.Generator) -> Expert:
+        """`sides` and `turned`: its fingers on the one or the other pair of the cube's sides."""
+        plans = {"sides": pick(CUBE, 0.0, "height"), "turned": pick(CUBE, math.pi / 2, "height")}
+        return WaypointExpert(plans, self.action_spec(), self.robot, num_envs, self.cfg.step_dt_s, device, noise,
+                              generator)  # fmt: skip
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"goal": self.goal}

@@ -1,5 +1,6 @@
 """Chunked policies in the policy node, over a twin and a guard that are processes of their own."""
 
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,6 +19,7 @@ from robolearn import bundle, config
 from robolearn.cli import _world
 from robolearn.policies.base import Policy, build
 from robolearn.policies.noise import alphas_cumprod
+from robolearn.policies.residual import ResidualPolicy, correction_spec
 from robolearn.spec import PolicySpec
 from sim.env import SimEnv
 
@@ -53,6 +55,14 @@ def straight_on(spec: PolicySpec, kind: str = "gaussian_chunk") -> Policy:
         policy.mean[-1].weight.zero_()
         policy.mean[-1].bias.fill_(0.05)
     return policy
+
+
+def turned_round(base: Policy) -> Policy:
+    """Every action is corrected by -0.1."""
+    config = {"hidden": [], "activation": "elu", "normalizer": "running", "stochastic": False}
+    head = build("squashed", correction_spec(base.spec, 0.2), config)
+    torch.nn.init.constant_(head.net[-1].bias, math.atanh(-0.5))
+    return ResidualPolicy.of(base, head, 0.2)
 
 
 def use(stack, env, policy: Policy) -> None:
@@ -109,6 +119,17 @@ def test_a_chunked_policy_is_stopped_and_started_again_while_it_plans(stack, env
         stack.wait(lambda: stack.call("policy/start").success and stack.state() == "active")
         assert stack.call("policy/reset").success
     assert "Traceback" not in stack.log("policy")
+
+
+@pytest.mark.parametrize(("corrected", "sign"), [(False, 1.0), (True, -1.0)])
+def test_a_residual_policys_base_plans_beside_the_loop_and_is_corrected_in_it(stack, env, corrected, sign):
+    base = straight_on(env.policy_spec())
+    use(stack, env, turned_round(base) if corrected else base)
+    stack.fly()
+    stack.wait(lambda: stack.call("policy/start").success and number(stack, "chunks planned") > 4)
+    arm = [c.velocity for c in stack.commands if any(c.velocity)]
+    assert arm and all(sign * v >= 0.0 for velocities in arm for v in velocities)
+    assert "chunks of 8 actions, 4 are run" in stack.log("policy") and "Traceback" not in stack.log("policy")
 
 
 def test_a_thread_that_fails_gives_authority_back_and_the_next_start_is_another_try(stack, env):
