@@ -10,14 +10,14 @@ import os
 import sys
 from pathlib import Path
 
-CURRENT, FUTURE = 1, 2
+CURRENT, FUTURE, ONFAULT = 1, 2, 4
 """Of <sys/mman.h>, on x86-64 and aarch64."""
 IPC_LOCK = 14
 """Bit of the capability that is above the limit."""
 
 
 def lock() -> str:
-    """Hold all pages of this process, and those to come, threads' stacks included; nothing where it returns why not.
+    """Hold all pages that this process has touched, and those that it will; nothing where it returns why not.
 
     Not where there is a limit, however large: a mapping beyond it, a new thread's stack for one, would fail some time.
     """
@@ -26,7 +26,7 @@ def lock() -> str:
     if not may_lock():
         return "operation not permitted: it takes ulimit -l unlimited, or CAP_IPC_LOCK"
     try:
-        failed = ctypes.CDLL(None, use_errno=True).mlockall(CURRENT | FUTURE)
+        failed = ctypes.CDLL(None, use_errno=True).mlockall(CURRENT | FUTURE | ONFAULT)
     except (OSError, AttributeError) as error:
         return f"no mlockall: {error}"
     return os.strerror(ctypes.get_errno()) if failed else ""

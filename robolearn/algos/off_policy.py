@@ -48,8 +48,7 @@ class OffPolicy(ABC):
         self.updates, self.env_steps, self._owed = 0, 0, 0.0
         self._began, self._fitted = False, False
         self._sums: dict[str, Tensor] = {}
-        self._count, self._seconds = 0, 0.0
-        self._reached = math.inf  # what |reward| sums to at most, unknown yet
+        self._count, self._actors, self._seconds, self._learned_from = 0, 0, 0.0, 0
         if cfg.compile:
             require_compiler(device)
         how = "reduce-overhead" if device.type == "cuda" else "default"
@@ -115,6 +114,7 @@ class OffPolicy(ABC):
             self.replay.add(extras["applied_action"], reward, terminated, truncated, extras["final_obs"], obs)
         self.env_steps += self.num_envs
         if self.learning:
+            self._learned_from += self.num_envs
             self._owed += self.cfg.ratio * self.num_envs
             start = time.perf_counter()
             while self._owed >= 1.0:
@@ -126,15 +126,14 @@ class OffPolicy(ABC):
         """The learning is done as the steps come: only its figures, since the last call."""
         means = {k: float(v) / n for k, (v, n) in self._totals().items()}
         rate = self._count / self._seconds if self._seconds else 0.0
-        ratio = self.updates / max(1, self.env_steps - self.cfg.warmup_steps)
+        ratio = self._count / max(1, self._learned_from)
         means |= {"updates_per_s": rate, "update_ratio": ratio, "replay": float(len(self.replay))}
-        self._sums, self._count, self._seconds = {}, 0, 0.0
+        self._sums, self._count, self._actors, self._seconds, self._learned_from = {}, 0, 0, 0.0, 0
         self._refuse_divergence(means)
         return means
 
     def _totals(self) -> dict[str, tuple[Tensor, int]]:
-        actor = max(1, self._count // self.cfg.actor_every)
-        return {k: (v, actor if k.startswith("actor") else max(1, self._count)) for k, v in self._sums.items()}
+        return {k: (v, self._actors if k.startswith("actor") else self._count) for k, v in self._sums.items()}
 
     def _refuse_divergence(self, means: dict[str, float]) -> None:
         """Values that no return can reach: the greatest reward, for ever, times ten."""
@@ -173,6 +172,7 @@ class OffPolicy(ABC):
             loss, figures = self._actor_loss(batch, self.noise(cfg.batch))
             self._descend("actor", loss, self._actor_parameters)
             self._add(self.after_actor(figures))
+            self._actors += 1
         self._count += 1
 
     def noise(self, count: int) -> Tensor:
@@ -193,10 +193,10 @@ class OffPolicy(ABC):
     def _fit(self) -> None:
         """The normalisers, from what was seen so far; then they stay, and so does what critics know."""
         self._fitted = True
-        found = [r.gather(r.draw(FIT_ROWS, self.generator), 1, 1.0) for r in (self.replay, self.demos) if r is not None]
-        rows = {k: torch.cat([f[k] for f in found]) for k in ("obs/policy", "action")}
-        self.policy.normalizer.update(rows["obs/policy"])
-        sent = self.sent({"policy": rows["obs/policy"]}, rows["action"])
+        drawn = [(r, r.draw(FIT_ROWS, self.generator)) for r in (self.replay, self.demos) if r is not None]
+        seen = torch.cat([r.frames["policy"][rows] for r, rows in drawn])
+        self.policy.normalizer.update(seen)
+        sent = self.sent({"policy": seen}, torch.cat([r.action[rows] for r, rows in drawn]))
         self.action_mean, self.action_std = sent.mean(0), sent.std(0).clamp_min(0.05)
 
     # --- networks ---------------------------------------------------------------------------------------------------

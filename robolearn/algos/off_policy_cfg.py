@@ -66,6 +66,9 @@ class OffPolicyCfg(AlgoCfg):
         for name in counts:
             if getattr(self, name) < 1:
                 raise ValueError(f"algo.{name} must be at least 1, got {getattr(self, name)}")
+        if min(self.image_blocks, self.image_features, *self.image_widths, *self.hidden) < 1:
+            raise ValueError("algo.image_blocks, image_features and the sizes in image_widths and hidden must be at "
+                             "least 1")  # fmt: skip
         if self.sampled_critics > self.critics:
             raise ValueError(f"algo.sampled_critics is {self.sampled_critics} of {self.critics} critics")
         for name in ("ratio", "critic_rate", "actor_rate", "max_grad_norm"):

@@ -19,7 +19,7 @@ from robolearn.env import Obs
 from robolearn.errors import ConfigError
 
 TRIES = 16
-"""Draws for a frame that has an action, before the one before it is taken."""
+"""Draws for a frame that has an action, before the newest transition is taken."""
 Batch = dict[str, Tensor]
 
 
@@ -40,7 +40,7 @@ class Replay:
 
         self.frames = {k: room(s, dtypes.get(k, torch.float32)) for k, s in shapes.items()}
         self.action, self.reward = room((action_dim,), torch.float32), room((), torch.float32)
-        self.acted, self.terminated, self.ended = (room((), torch.bool) for _ in range(3))
+        self.acted, self.terminated = room((), torch.bool), room((), torch.bool)
         self.episode, self.t = room((), torch.long), room((), torch.long)
         self.head = torch.zeros(lanes, dtype=torch.long, device=self.device)
         """The slot of each lane's newest frame."""
@@ -48,6 +48,8 @@ class Replay:
         """Slots of each lane that hold a frame."""
         self.open = torch.zeros(lanes, dtype=torch.bool, device=self.device)
         self.episodes = torch.zeros((), dtype=torch.long, device=self.device)
+        self.newest = torch.zeros((), dtype=torch.long, device=self.device)
+        """The row of a transition that was written last."""
         self._lane = torch.arange(lanes, device=self.device)
 
     def __len__(self) -> int:
@@ -73,7 +75,7 @@ class Replay:
         at = self._lane * self.length + self.head
         done = terminated | truncated
         self.action[at], self.reward[at] = action, reward
-        self.terminated[at], self.ended[at], self.acted[at] = terminated, done, True
+        self.terminated[at], self.acted[at], self.newest = terminated, True, at[-1]
         number, t = self.episode[at], self.t[at] + 1
         self._move(self._lane)
         self._put(final_obs, self._lane, number, t)
@@ -83,10 +85,7 @@ class Replay:
     def cut(self, mask: Tensor) -> None:
         """A fragment ends in the lanes `mask` (B,), as by a time limit: what follows is another episode, which has to
         begin."""
-        lanes = (mask & self.open).nonzero().flatten()
-        before = lanes * self.length + (self.head[lanes] - 1) % self.length
-        self.ended[before] = self.ended[before] | self.acted[before]
-        self.open[lanes] = False
+        self.open = self.open & ~mask
 
     def add_episode(self, obs: Obs, action: Tensor, reward: Tensor, terminated: Tensor, lane: int = 0) -> None:
         """A whole one, (T, ...) each. Where its last step is not `terminated`, what it led to is not known: it is the
@@ -104,10 +103,9 @@ class Replay:
         self.episode[slots], self.t[slots] = number, torch.arange(known + 1, device=self.device)
         for own, values in ((self.action, action), (self.reward, reward), (self.terminated, terminated)):
             own[slots[:-1]] = values[:known].to(self.device)
-        self.acted[slots], self.ended[slots] = True, False
+        self.acted[slots] = True
         self.acted[slots[-1]] = False
-        if known:
-            self.ended[slots[-2]] = True
+        self.newest = slots[-2] if known else self.newest
         self.head[lane] = (start + known) % self.length
         self.filled[lane] = min(self.length, int(self.filled[lane]) + known + 1)
         self.open[lane] = False
@@ -121,7 +119,7 @@ class Replay:
         for key, frames in self.frames.items():
             frames[at] = obs[key] if len(lanes) == self.lanes else obs[key][lanes]
         self.episode[at], self.t[at] = number, t
-        self.acted[at], self.ended[at], self.terminated[at] = False, False, False
+        self.acted[at], self.terminated[at] = False, False
         self.open[lanes] = True
 
     # --- reading ----------------------------------------------------------------------------------------------------
@@ -136,11 +134,7 @@ class Replay:
         good = self.acted[rows]
         first = good.float().argmax(0)  # of the tries
         row = rows.gather(0, first[None])[0]
-        return torch.where(self.acted[row], row, self._before(row))
-
-    def _before(self, row: Tensor) -> Tensor:
-        lane = row // self.length
-        return lane * self.length + (row - lane * self.length - 1) % self.length
+        return torch.where(self.acted[row], row, self.newest)
 
     def _after(self, row: Tensor) -> Tensor:
         lane = row // self.length
@@ -155,9 +149,8 @@ class Replay:
             total = total + torch.where(alive, discount * self.reward[at], 0.0)
             over = self.terminated[at]
             discount = torch.where(alive, torch.where(over, 0.0, gamma * discount), discount)
-            onward = alive & ~self.ended[at]
             at = torch.where(alive, self._after(at), at)
-            alive = onward & self.acted[at]
+            alive = alive & self.acted[at]  # an episode's last frame has no action
         out = {f"obs/{k}": v[rows] for k, v in self.frames.items()} | {
             f"next/{k}": v[at] for k, v in self.frames.items()
         }
@@ -173,7 +166,8 @@ class Replay:
         most = int(self.filled.max())
         slots = {k: self._lanes(v)[:, :most] for k, v in self._all().items()}
         return {"shape": [self.lanes, self.length], "slots": slots,
-                "head": self.head, "filled": self.filled, "open": self.open, "episodes": self.episodes}  # fmt: skip
+                "head": self.head, "filled": self.filled, "open": self.open, "episodes": self.episodes,
+                "newest": self.newest}  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if state["shape"] != [self.lanes, self.length]:
@@ -181,12 +175,12 @@ class Replay:
         for key, own in self._all().items():
             saved = state["slots"][key]
             self._lanes(own)[:, : saved.shape[1]] = saved.to(self.device)
-        for name in ("head", "filled", "open", "episodes"):
+        for name in ("head", "filled", "open", "episodes", "newest"):
             setattr(self, name, state[name].to(self.device))
 
     def _lanes(self, flat: Tensor) -> Tensor:
         return flat.view(self.lanes, self.length, *flat.shape[1:])
 
     def _all(self) -> dict[str, Tensor]:
-        names = ("action", "reward", "acted", "terminated", "ended", "episode", "t")
+        names = ("action", "reward", "acted", "terminated", "episode", "t")
         return {k.replace("/", ":"): v for k, v in self.frames.items()} | {n: getattr(self, n) for n in names}

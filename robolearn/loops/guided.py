@@ -94,11 +94,13 @@ class GuidedEnv:
     def state_dict(self) -> dict[str, Any]:
         env: dict[str, Any] = getattr(self.env, "state_dict", dict)()
         return {"env": env, "base": self.base.memory(), "action": self._action, "on": self._on,
-                "steps": self._steps, "base_generator": self.generator.get_state()}  # fmt: skip
+                "steps": self._steps, "cut": self._cut, "base_generator": self.generator.get_state()}  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.env.load_state_dict(state["env"])  # type: ignore[attr-defined]
+        if state.get("env"):  # hardware has none
+            self.env.load_state_dict(state["env"])  # type: ignore[attr-defined]
         self.base.remember(state["base"])
-        self._action, self._on, self._steps = state["action"], state["on"], state["steps"]
+        self._action, self._on = state["action"], state["on"]
+        self._steps, self._cut = state["steps"], state["cut"]
         self.generator.set_state(state["base_generator"].cpu())
         self._warned = self._steps >= CUT_STEPS

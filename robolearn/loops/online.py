@@ -22,6 +22,8 @@ from robolearn.loops.log import Display, Writer
 from robolearn.loops.threads import one_thread
 
 log = logging.getLogger(__name__)
+SAVING = 0.05
+"""Share of the time that checkpoints may take: a replay of pictures is large."""
 BEST, RECENT = "best", 5
 """Folder of the policy that succeeded most often in training, and iterations over which that is counted."""
 
@@ -66,7 +68,7 @@ class LearningDiverged(UserError):
 
 
 class Trainer:
-    """Runs an on-policy algorithm on an environment up to `total_steps`, checkpointing as it goes."""
+    """Runs an algorithm in an environment up to `total_steps`, checkpointing as it goes."""
 
     def __init__(self, env: Env, algo: Algorithm, total_steps: int, folder: Path, generator: torch.Generator,
                  checkpoint_every_s: float, started: float, time_limit_s: float = math.inf):  # fmt: skip
@@ -77,6 +79,7 @@ class Trainer:
         self.counters = Counters()
         self.obs: Obs | None = None
         self._saved_at, self._started, self._earlier_s = time.monotonic(), started, 0.0
+        self._save_s = 0.0
         self._recent: deque[float] = deque(maxlen=RECENT)
         self._interrupt = Interrupt("this iteration")
 
@@ -153,14 +156,16 @@ class Trainer:
     # --- checkpoints -----------------------------------------------------------------------------------------------
 
     def _maybe_save(self) -> None:
-        if time.monotonic() - self._saved_at <= self.checkpoint_every_s:
+        start = time.monotonic()
+        if self.checkpoint_every_s and start - self._saved_at <= max(self.checkpoint_every_s, self._save_s / SAVING):
             return
-        self._saved_at = time.monotonic()
         try:
             self.save()
             self._keep_best()
         except OSError as error:  # a full disk may be emptied before the training ends
             log.error("%s", error)
+        self._saved_at = time.monotonic()
+        self._save_s = self._saved_at - start
 
     def save(self) -> None:
         checkpoint.write(self.folder / "checkpoints", self.counters.env_steps, self.state_dict())

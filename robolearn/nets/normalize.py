@@ -84,7 +84,8 @@ class FineNormalizer(nn.Module):
         self.count += 1
         low, middle, high = torch.quantile(thinned(batch), torch.tensor([0.3, 0.5, 0.7], device=batch.device), dim=0)
         self.centre.lerp_(middle, 1.0 / self.count)
-        spread = torch.maximum((high - low) / 2, 1e-3 * batch.std(0, correction=0)).clamp_min(LEAST_SPREAD)
+        spread = torch.maximum((high - low) / 2, 1e-3 * batch.std(0, correction=0))
+        spread = torch.maximum(spread, LEAST_SPREAD * middle.abs().clamp_min(1.0))
         self.spread.lerp_(spread, 1.0 / self.count)
         fine = torch.asinh((batch - self.centre) / self.spread)
         std = fine.std(0, correction=0)

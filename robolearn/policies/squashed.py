@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from robolearn.errors import ConfigError
 from robolearn.nets.encoder import observed
 from robolearn.nets.mlp import mlp, normalizer
 from robolearn.nets.vision import PictureEncoder
@@ -27,6 +28,9 @@ class SquashedPolicy(Policy):
     def __init__(self, spec: PolicySpec, config: dict[str, Any]):
         super().__init__(spec, config)
         shapes = observed(spec.observation)
+        if "policy" not in shapes:
+            raise ConfigError("off-policy learners need a vector beside the pictures, such as joint positions, in the "
+                              "task's group `policy`")  # fmt: skip
         self.cameras = [k for k, s in shapes.items() if len(s) > 1]
         self.normalizer = normalizer(config["normalizer"], shapes["policy"][0])
         about = config.get("pictures") or {}

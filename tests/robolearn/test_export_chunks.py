@@ -26,6 +26,12 @@ SAMPLERS = [  # torch.export is much the faster
 STREAMING = {"name": "streaming", "steps": 4}
 
 
+@pytest.fixture(autouse=True)
+def _seed():
+    """Of some random weights the network makes more of a rounding than an export may."""
+    torch.manual_seed(0)
+
+
 def quick(sampler: dict):
     """Few levels and one resolution: the exporter takes its time for every call of the network."""
     config = diffusion(chunk_spec(8, 4), {"name": "ddim", "steps": 4}).config | {"sampler": sampler}

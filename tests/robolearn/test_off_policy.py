@@ -4,7 +4,6 @@ import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -204,11 +203,11 @@ def test_the_least_of_the_picked_critics_counts(algo, picked, least):
 def test_critics_are_picked_anew_for_every_update(monkeypatch):
     """As many as are sampled, and none twice."""
     learner, seen = fed(critics=5, sampled_critics=2), []
-    losses = learner.critic_loss
-    monkeypatch.setattr(learner, "_critic_losses", lambda b, n, p: (seen.append(sorted(p.tolist())), losses(b, n, p))[1])
+    value = learner.next_value
+    monkeypatch.setattr(learner, "next_value", lambda obs, noise, p: (seen.append(p.tolist()), value(obs, noise, p))[1])
     for _ in range(30):
         learner.learn()
-    assert all(len(set(p)) == 2 for p in seen) and set(sum(seen, [])) == set(range(5))
+    assert all(len(set(p)) == 2 for p in seen) and set().union(*seen) == set(range(5))
 
 
 def test_entropy_is_worth_the_temperature():
@@ -225,7 +224,7 @@ def test_noise_on_a_targets_action_is_bounded():
     learner.values = lambda critic, features, obs, action: (seen.append(action), torch.zeros(2, len(action), 1))[1]
     obs = {"policy": torch.randn(6, 3)}
     learner.next_value(obs, learner.noise(6), torch.arange(2))
-    off = (seen[0] - learner.policy.act(obs)).abs()
+    off = (seen[0] - learner.policy.act(obs)).detach().abs()
     assert 0.09 < float(off.max()) <= 0.1 + 1e-6
 
 
@@ -238,7 +237,9 @@ def test_histogram_critics_learn_a_constant_return(algo):
         for _ in range(60):
             learner.learn()
     batch = learner.batch()
-    assert float(learner.critic_loss(batch, learner.noise(16), torch.arange(2))[1]["value"]) == pytest.approx(1, abs=0.1)
+    assert float(learner.critic_loss(batch, learner.noise(16), torch.arange(2))[1]["value"]) == pytest.approx(
+        1, abs=0.1
+    )
 
 
 # --- SAC's own -----------------------------------------------------------------------------------------------
@@ -276,25 +277,22 @@ def test_the_temperature_rises_where_there_is_too_little_entropy(entropy, rises)
 
 
 @BOTH
-@pytest.mark.parametrize("updates", [0, 3])
-def test_the_next_update_after_a_checkpoint_is_the_same_to_the_bit(algo, updates, tmp_path):
-    one, other = fed(algo), make(algo, seed=1, warmup_steps=10**6)
-    for _ in range(updates):
-        one.learn()
+@pytest.mark.parametrize("steps", [3, 10], ids=["before the first update", "with a part of an update owed"])
+def test_what_follows_a_checkpoint_is_the_same_to_the_bit(algo, steps, tmp_path):
+    one, other = make(algo, ratio=0.3), make(algo, seed=1, ratio=0.3)
+    feed(one, steps)
     checkpoint.write(tmp_path, 1, one.state_dict())
     other.load_state_dict(checkpoint.read_newest(tmp_path))
     other.generator.set_state(one.generator.get_state())
     for learner in (one, other):
-        for _ in range(3):
-            learner.learn()
-        feed(learner, 2)
+        feed(learner, 3, seed=7)
     a, b = said(one), said(other)
     assert a.keys() == b.keys() and [k for k in a if not torch.equal(a[k], b[k])] == []
-    assert one.state_dict()["counters"] == other.state_dict()["counters"]
+    assert one.updates == {3: 2, 10: 10}[steps] and one.state_dict()["counters"] == other.state_dict()["counters"]
 
 
-TINY = ["task=cartpole", "num_envs=8", "algo.hidden=[16,16]", "algo.batch=16", "algo.report_steps=80", "eval_episodes=0",
-        "algo.warmup_steps=100", "algo.ratio=0.25", "algo.capacity=400", "backend.threads=1"]  # fmt: skip
+TINY = ["task=cartpole", "num_envs=8", "eval_episodes=0", "backend.threads=1", "algo.hidden=[16,16]", "algo.batch=16",
+        "algo.report_steps=80", "algo.warmup_steps=100", "algo.ratio=0.25", "algo.capacity=400"]  # fmt: skip
 
 
 def run(folder: Path, algo: str, *overrides: str) -> dict[str, Tensor]:
@@ -339,7 +337,7 @@ def test_critics_that_diverge_are_refused_by_name_and_step(tmp_path, algo, monke
     monkeypatch.setattr(OffPolicy, "update", grown)
     with pytest.raises(LearningDiverged, match=r"diverged at step 240 .*critics_diverged"):
         run(tmp_path / "run", algo, "total_steps=960", "checkpoint_every_s=0")
-    assert checkpoint.read_newest(tmp_path / "run" / "checkpoints")["counters"]["env_steps"] == 240
+    assert 0 < checkpoint.read_newest(tmp_path / "run" / "checkpoints")["counters"]["env_steps"] <= 240
     assert not (tmp_path / "run" / "bundle").exists()
 
 
@@ -379,14 +377,17 @@ def test_what_cannot_be_held_or_is_not_for_them_is_refused_with_the_remedy(tmp_p
 
 # --- learning ------------------------------------------------------------------------------------------------
 
-LEARN = ["task=cartpole", "num_envs=16", "algo.hidden=[64,64]", "eval_episodes=50", "backend.threads=1",
-         "algo.batch=128", "algo.critic_rate=1e-3", "algo.actor_rate=1e-3", "algo.ratio=0.5", "algo.warmup_steps=1000",
-         "algo.report_steps=2000", "algo.capacity=20000"]  # fmt: skip
-ITS = {"td3": ["algo.exploration=0.3", "total_steps=12000"], "sac": ["total_steps=12000"]}
+LEARN = ["task=cartpole", "num_envs=16", "eval_episodes=50", "backend.threads=1", "seed=1", "total_steps=10000",
+         "algo.hidden=[64,64]", "algo.batch=128", "algo.critic_rate=1e-3", "algo.actor_rate=1e-3", "algo.ratio=0.5",
+         "algo.warmup_steps=500", "algo.report_steps=2000", "algo.capacity=20000", "algo.tau=0.02",
+         "algo.n_step=5"]  # fmt: skip
+ITS = {"td3": "algo.exploration=0.3", "sac": "algo.temperature=0.02"}
 
 
 @BOTH
 def test_every_algorithm_learns_the_toy(tmp_path, algo):
-    assert train.main([*LEARN, f"algo={algo}", f"run_dir={tmp_path / 'run'}", *ITS[algo]]) == 0
-    scores = SimpleNamespace(**json.loads((tmp_path / "run" / "scores.json").read_text()))
-    assert scores.success >= 0.8 and scores.train_steps == 12000
+    """At first the pole falls within 50 of 150 periods."""
+    assert train.main([*LEARN, f"algo={algo}", ITS[algo], f"run_dir={tmp_path / 'run'}"]) == 0
+    scores = json.loads((tmp_path / "run" / "scores.json").read_text())
+    assert read_metrics(tmp_path / "run")[0]["episode/length"] < 50.0
+    assert scores["length"]["mean"] > 100.0

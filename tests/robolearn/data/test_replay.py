@@ -2,13 +2,19 @@
 
 import copy
 import random
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from chunk_samples import chunk_spec, gaussian
 from torch import Tensor
 
+from robolearn.data.demonstrations import replay_of
+from robolearn.data.layout import DataError
 from robolearn.data.replay import Replay
 from robolearn.errors import ConfigError
+from robolearn.policies.chunked import ChunkedPolicy
 
 SHAPES = {"policy": (3,), "policy/eye": (2, 2, 3)}
 DTYPES = {"policy/eye": torch.uint8}
@@ -16,7 +22,7 @@ Where = tuple[int, int, int]
 """Lane, episode in the lane, step."""
 
 
-def replay_of(capacity: int, lanes: int) -> Replay:
+def empty(capacity: int, lanes: int) -> Replay:
     return Replay(capacity, lanes, SHAPES, DTYPES, 1)
 
 
@@ -34,7 +40,7 @@ class Account:
     """Drives a replay with random streams, and keeps in plain Python what really happened."""
 
     def __init__(self, lanes: int, length: int, seed: int, cuts: float = 0.0, end: float = 0.2):
-        self.replay, self.chance = replay_of(lanes * length, lanes), random.Random(seed)
+        self.replay, self.chance = empty(lanes * length, lanes), random.Random(seed)
         self.cuts, self.end = cuts, end
         self.now: list[Where] = [(lane, 0, 0) for lane in range(lanes)]
         self.seen: list[list[Where]] = [[w] for w in self.now]
@@ -100,7 +106,7 @@ class Account:
 def three_episodes() -> Replay:
     """Rewards 1, 2, 4 and a termination; 8, 16 and the clock; 32, still going on. Slots:
     0 to 2 and the final 3; 4, 5 and the final 6; 7 and the newest 8."""
-    replay, where = replay_of(20, 1), (0, 0, 0)
+    replay, where = empty(20, 1), (0, 0, 0)
     replay.begin(frames([where]))
     for reward, terminated, truncated in ((1, 0, 0), (2, 0, 0), (4, 1, 0), (8, 0, 0), (16, 0, 1), (32, 0, 0)):
         lane, e, t = where
@@ -184,7 +190,7 @@ def test_every_transition_is_as_likely_as_any_other():
 
 def test_what_is_drawn_is_a_transition_however_few_there_are():
     """After an episode of one step, one frame of three has an action."""
-    replay = replay_of(12, 1)
+    replay = empty(12, 1)
     replay.begin(frames([(0, 0, 0)]))
     one = torch.ones(1)
     replay.add(one[:, None], one, bits(True), bits(False), frames([(0, 0, 1)]), frames([(0, 1, 0)]))
@@ -203,7 +209,7 @@ def whole(replay: Replay, e: int, n: int, terminated: bool) -> None:
 
 
 def test_an_episode_that_terminated_is_known_to_its_end():
-    replay = replay_of(20, 1)
+    replay = empty(20, 1)
     whole(replay, 0, 3, terminated=True)
     assert len(replay) == 3 and int(replay.filled) == 4
     found = replay.gather(torch.tensor([0, 1, 2]), 2, 0.5)
@@ -213,7 +219,7 @@ def test_an_episode_that_terminated_is_known_to_its_end():
 
 def test_the_last_step_of_an_episode_that_was_cut_off_is_no_transition():
     """What it led to was not recorded."""
-    replay = replay_of(20, 1)
+    replay = empty(20, 1)
     whole(replay, 0, 4, terminated=False)
     assert len(replay) == 3 and int(replay.filled) == 4
     found = replay.gather(torch.tensor([0, 1, 2]), 2, 0.5)
@@ -224,7 +230,7 @@ def test_the_last_step_of_an_episode_that_was_cut_off_is_no_transition():
 @pytest.mark.parametrize("seed", range(5))
 def test_episodes_one_after_another_do_not_mix(seed):
     """Also where they are written over from the front."""
-    chance, replay = random.Random(seed), replay_of(23, 1)
+    chance, replay = random.Random(seed), empty(23, 1)
     for e in range(12):
         whole(replay, e, chance.randint(1, 7), chance.random() < 0.5)
         found = replay.gather(replay.acted.nonzero().flatten(), 3, 0.5)
@@ -240,7 +246,73 @@ def test_episodes_one_after_another_do_not_mix(seed):
 
 def test_an_episode_longer_than_the_replay_is_refused():
     with pytest.raises(ConfigError, match="an episode of 20 steps does not fit a replay's lane of 20"):
-        whole(replay_of(20, 1), 0, 20, terminated=True)
+        whole(empty(20, 1), 0, 20, terminated=True)
+
+
+# --- demonstrations ------------------------------------------------------------------------------------------
+
+LENGTHS = (9, 5, 14)
+
+
+def recorded(root: Path):
+    """Random episodes; all but the second terminate. What was applied is nine tenths of what was commanded."""
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed (extra data)")
+    from robolearn.data import contract, source
+    from robolearn.data.write import Writer
+
+    rng, spec = np.random.default_rng(0), chunk_spec(8, 4)
+    columns = contract.features(spec)
+    with Writer(root, spec.rate_hz, columns, robot=spec.robot, about=contract.about(spec, "peg")) as writer:
+        for e, n in enumerate(LENGTHS):
+            writer.begin("insert the peg")
+            for t in range(n):
+                step = {k: rng.uniform(-1, 1, f.shape).astype(f.dtype) for k, f in columns.items()}
+                step |= {k: np.zeros(f.shape, f.dtype) for k, f in columns.items() if f.dtype == "bool"}
+                step["action.applied"] = 0.9 * step["action"]
+                step["next.terminated"][:] = t == n - 1 and e != 1
+                writer.add(step)
+            writer.end()
+    return source.open_set(str(root), spec, "peg")
+
+
+def lively() -> ChunkedPolicy:
+    """A base whose actions differ."""
+    torch.manual_seed(0)
+    base = gaussian(chunk_spec(8, 4)).eval()
+    torch.nn.init.normal_(base.mean[-1].weight, std=0.3)
+    return base
+
+
+@pytest.mark.parametrize("corrects", [False, True])
+def test_demonstrations_become_transitions_of_what_was_applied(tmp_path, corrects):
+    """Over a base, what had to be added to what it says there: base + scale * stored is the recorded action, its chunks
+    begun anew in every episode."""
+    episodes = recorded(tmp_path / "set")
+    replay = Replay(60, 1, {"policy": (5 if corrects else 3,)}, {}, 2)
+    replay_of(episodes, replay, chunk_spec(8, 4), lively() if corrects else None, 0.2)
+    assert len(replay) == sum(LENGTHS) - 1  # the last step of the second was cut off
+    at = 0
+    for e, n in zip(episodes.ids, LENGTHS, strict=True):
+        said, alone, known = episodes.episode(e), lively(), n - (e == 1)
+        rows = slice(at, at + known)
+        found, action = replay.frames["policy"][rows], replay.action[rows]
+        torch.testing.assert_close(found[:, :3], said["observation.state"][:known])
+        if corrects:
+            base = torch.cat([alone.act({"policy": o[None]}) for o in said["observation.state"]])[:known]
+            torch.testing.assert_close(found[:, 3:], base, rtol=0, atol=1e-5)
+            assert float(base.std()) > 0.1
+            action = base + 0.2 * action
+        torch.testing.assert_close(action, said["action.applied"][:known], rtol=0, atol=1e-5)
+        torch.testing.assert_close(replay.reward[rows], said["next.reward"].flatten()[:known])
+        assert replay.terminated[rows].tolist() == [False] * (known - 1) + [e != 1]
+        at += known + 1
+
+
+def test_a_set_without_rewards_is_refused(tmp_path):
+    episodes = recorded(tmp_path / "set")
+    del episodes.info.features["next.reward"]
+    with pytest.raises(DataError, match=r"has no next\.reward: record it with robolearn collect"):
+        replay_of(episodes, empty(60, 1), chunk_spec(8, 4))
 
 
 # --- checkpoints and refusals --------------------------------------------------------------------------------
@@ -252,7 +324,7 @@ def test_a_replay_that_was_put_back_is_the_same(steps):
     account = Account(3, 12, 1, cuts=0.1)
     for _ in range(steps):
         account.step()
-    again = replay_of(36, 3)
+    again = empty(36, 3)
     again.load_state_dict(copy.deepcopy(account.replay.state_dict()))
     for replay in (own := account.replay, again):
         one = torch.ones(3)
@@ -269,16 +341,16 @@ def test_only_what_was_filled_is_saved():
 
 def test_a_replay_of_another_shape_is_refused():
     with pytest.raises(ValueError, match=r"the replay has \[1, 20\] lanes and slots, now it is \[2, 20\]"):
-        replay_of(40, 2).load_state_dict(three_episodes().state_dict())
+        empty(40, 2).load_state_dict(three_episodes().state_dict())
 
 
 def test_a_replay_without_room_for_an_episode_is_refused():
     with pytest.raises(ConfigError, match="a replay of 11 frames for 4 environments holds no episode"):
-        replay_of(11, 4)
+        empty(11, 4)
 
 
 def test_a_lane_that_has_not_begun_is_refused():
-    replay, one = replay_of(20, 2), torch.ones(2)
+    replay, one = empty(20, 2), torch.ones(2)
     where = frames([(0, 0, 0), (1, 0, 0)])
     with pytest.raises(ValueError, match="a lane's episode has not begun"):
         replay.add(one[:, None], one, bits(False, False), bits(False, False), where, where)
