@@ -17,7 +17,6 @@ import numpy as np
 from robolearn.cli import _world
 from robolearn.config import ConfigError
 from robolearn.errors import UserError, unknown
-from robolearn.spec import stepwise
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from robolearn.env import Obs
     from robolearn.loops.collect import Episode
     from robolearn.policies.base import Policy
-    from robolearn.spec import PolicySpec
+    from robolearn.spec import ObservationSpec, PolicySpec
     from sim.env import SimEnv
 
 RUN = "run:"
@@ -83,10 +82,6 @@ class PolicyActor:
     strategy: Tensor | None = None
 
     def __init__(self, env: SimEnv, policy: Policy, generator: torch.Generator):
-        _world.require_fit(policy, env)
-        self._begin_with(env, policy, generator)
-
-    def _begin_with(self, env: SimEnv, policy: Policy, generator: torch.Generator) -> None:
         import torch
 
         self.env, self.policy, self.generator = env, policy.to(env.device), generator
@@ -107,14 +102,8 @@ class TeacherActor(PolicyActor):
 
     def __init__(self, env: SimEnv, policy: Policy, generator: torch.Generator):
         from robolearn.observation import ObservationMemory, ObservationTerms
-        from robolearn.spec import differences
 
-        here = env.policy_spec()
-        found = differences(stepwise(replace(policy.spec, observation=here.observation)), here)
-        if found or (own := observed_pictures(policy.spec)):
-            found = found or [f"it reads the pictures {own}"]
-            raise ConfigError(f"the policy cannot act here (policy != here): {'; '.join(found)}")
-        self._begin_with(env, policy, generator)
+        super().__init__(env, policy, generator)
         seen = policy.spec.observation
         self._terms = ObservationTerms(seen, env.device)
         self._memory = ObservationMemory(seen, env.num_envs, env.device, env.step_dt)
@@ -128,10 +117,17 @@ class TeacherActor(PolicyActor):
         return self.policy.act(self._memory.push(frames))
 
 
-def observed_pictures(spec: PolicySpec) -> list[str]:
+def actor_of(policy: Policy, spec: PolicySpec) -> type[PolicyActor]:
+    """Who acts with it in a world of `spec`: a teacher where that shows pictures and the policy reads none. ConfigError
+    for a policy of another world."""
     from robolearn.nets.encoder import observed
 
-    return [k for k, shape in observed(spec.observation).items() if len(shape) > 1]
+    def pictures(seen: ObservationSpec) -> bool:
+        return any(len(shape) > 1 for shape in observed(seen).values())
+
+    teaches = pictures(spec.observation) and not pictures(policy.spec.observation)
+    _world.require_spec(policy, replace(spec, observation=policy.spec.observation) if teaches else spec)
+    return TeacherActor if teaches else PolicyActor
 
 
 def check_policy(policy: str) -> None:
@@ -150,9 +146,7 @@ def _actor(cfg: Any, env: SimEnv) -> ExpertActor | RandomActor | PolicyActor:
     if cfg.policy == "random":
         return RandomActor(env, generator)
     policy = _world.load_run(cfg.policy.removeprefix(RUN))[2].policy
-    same = stepwise(policy.spec).observation == env.observation_spec
-    reads = set(observed_pictures(policy.spec)) == set(observed_pictures(env.policy_spec()))
-    return (PolicyActor if same or reads else TeacherActor)(env, policy, generator)
+    return actor_of(policy, env.policy_spec())(env, policy, generator)
 
 
 # --- batches -----------------------------------------------------------------------------------------------

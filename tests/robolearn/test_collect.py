@@ -17,7 +17,7 @@ from robolearn.cli import _collect, _world, collect, main, train
 from robolearn.data.contract import element_names, require
 from robolearn.data.layout import DataError
 from robolearn.data.read import Episodes
-from robolearn.errors import UserError
+from robolearn.errors import ConfigError, UserError
 from robolearn.loops.collect import attempts
 from robolearn.spec import ActionSpec, Field, ObservationSpec, TermSpec
 
@@ -194,6 +194,21 @@ def test_a_trained_policy_is_recorded(tmp_path):
     assert torch.allclose(commanded, steps["action"], atol=1e-6)
 
 
+def test_a_policy_of_poses_records_pictures_from_the_true_state(tmp_path):
+    """As it acts where it sees the poses itself, but for their noise, which is off here."""
+    words = ["task=franka_peg_insert", "num_envs=2", "task.episode_length_s=1"]
+    small = ["total_steps=32", "algo.horizon=16", "algo.hidden=[16]", "eval_episodes=0", f"run_dir={tmp_path / 'run'}"]
+    assert train.main([*words, *small]) == 0
+    calm = [f"task.randomize.observation_noise.{k}=0" for k in ("joint_pos", "hole_position_ee")]
+    words += [f"policy=run:{tmp_path / 'run'}", "episodes=2", *calm]
+    state, seen = (run(tmp_path / n, *words, *more) for n, more in (("state", []), ("seen", ["task.cameras=[front]"])))
+    assert seen.info.videos and not state.info.videos
+    assert torch.allclose(state.column("action"), seen.column("action"), atol=1e-5)
+    assert state.column("action").std() > 0.0
+    with pytest.raises(ConfigError, match=r"does not fit this environment .*rate_hz: .* != "):
+        run(tmp_path / "other", *words, "task.cameras=[front]", "task.decimation=48")
+
+
 def test_failures_are_left_out_of_an_experts_set_and_counted(tmp_path, capsys, monkeypatch):
     from sim.tasks.toy.cartpole import CartpoleExpert
 
@@ -270,7 +285,7 @@ def _wait_for_episodes(out: Path, count: int) -> None:
         (["policy=random", "workers=0"], "workers must be 1 to"),
         (["policy=random", "experiment=cartpole_ppo"], "experiment=cartpole_ppo is for training"),
         (["policy=random", "nosie=1"], "no key 'nosie'; did you mean noise"),
-        (["policy=expert", "task=franka_lift"], "task franka_lift has no scripted expert"),
+        (["policy=expert", "task=crazyflie_hover", "backend=quadrotor"], "task crazyflie_hover has no scripted expert"),
         (["policy=random", "backend=quadrotor"], ""),
         ([], "missing: policy=..."),
     ],
