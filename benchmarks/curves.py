@@ -21,7 +21,7 @@ from robolearn.loops.log import read_metrics
 SMOOTH = 5
 """Lines of figures that a point is the mean of."""
 POINTS = 200
-AXES = {"step": "environment steps", "time/seconds": "seconds on one core"}
+AXES = {"step": "environment steps", "time/seconds": "seconds"}
 Curve = tuple[np.ndarray, np.ndarray]
 
 

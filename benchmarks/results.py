@@ -322,7 +322,7 @@ def _interval(scores: list[Scores]) -> str:
 
 def _own_scores(row: Row, seed: int) -> Scores:
     """Of the training itself."""
-    return dict(json.loads((trained(row, seed) / "scores.json").read_text()))
+    return dict(json.loads((FOLDER / row.label.replace(" ", "_") / f"seed{seed}" / "scores.json").read_text()))
 
 
 def _episodes(row: Row) -> int:

@@ -33,7 +33,7 @@ from robolearn.spec import ActionSpec, Field, ObservationSpec, PolicySpec, TermS
 
 SETTINGS = {"seconds": "3", "rounds": "5", "critics": "10", "peer": ""}
 STATE, ACTION, BATCH, FILLED = 40, 7, 256, 100_000
-WIDTHS = ((256, 256), (128, 128), (512, 512))
+WIDTHS = ((64, 64), (128, 128), (256, 256))
 
 
 def spec() -> PolicySpec:
@@ -43,7 +43,7 @@ def spec() -> PolicySpec:
 
 
 def filled(algo: OffPolicy) -> OffPolicy:
-    """With random transitions in its replay, and its normalisers made."""
+    """With random transitions in its replay, after a first update."""
     replay, generator = algo.replay, torch.Generator().manual_seed(0)
     n = FILLED // 100
     for _ in range(n):
@@ -56,7 +56,8 @@ def filled(algo: OffPolicy) -> OffPolicy:
 
 
 class Loop(TD3):
-    """The same learner with its critics one after another: what the ensemble replaces."""
+    """The same with critics one after another, each with an optimiser and a bound of its gradient: what the ensemble
+    replaces."""
 
     def _make_critics(self) -> None:
         super()._make_critics()
@@ -66,20 +67,20 @@ class Loop(TD3):
         self.targets = [single(sizes, cfg.activation) for _ in range(n)]
         self.adams = [torch.optim.Adam(m.parameters(), lr=cfg.critic_rate, fused=True) for m in self.members]
 
-    def values(self, critic: Any, features: Tensor, obs: Mapping[str, Tensor], action: Tensor) -> Tensor:
-        x = torch.cat((features, action), dim=-1)
-        return torch.stack([m(x) for m in (self.targets if critic is self.target else self.members)])
+    def values(self, critic: Any, features: Tensor, obs: Mapping[str, Tensor], action: Tensor,
+               picked: Tensor | None = None) -> Tensor:  # fmt: skip
+        x, members = torch.cat((features, action), dim=-1), self.targets if critic is self.target else self.members
+        return torch.stack([m(x) for m in (members if picked is None else [members[k] for k in picked.tolist()])])
 
     def learn(self) -> None:
         cfg, batch = self.cfg, self.batch()
-        picked = torch.randperm(cfg.critics, generator=self.generator)[: cfg.sampled_critics]
-        self._learn_members(batch, picked)
+        self._learn_members(batch, self.pick())
         self.updates += 1
         if self.updates % cfg.actor_every == 0:
             loss, _ = self.actor_loss(batch, self.noise(cfg.batch))
             self._descend("actor", loss, self._actor_parameters)
 
-    def _learn_members(self, batch: Batch, picked: Tensor) -> None:
+    def _learn_members(self, batch: Batch, picked: Tensor | None) -> None:
         obs, after = {"policy": batch["obs/policy"]}, {"policy": batch["next/policy"]}
         with torch.no_grad():
             target = batch["reward"] + batch["discount"] * self.next_value(after, self.noise(self.cfg.batch), picked)

@@ -24,11 +24,14 @@ from robolearn.memory import refuse_beyond
 from robolearn.nets.encoder import observed
 from robolearn.nets.ensemble import Ensemble
 from robolearn.nets.histogram import Histogram
+from robolearn.nets.vision import crop
 from robolearn.policies.base import CORRECTION
 from robolearn.policies.residual import composed
 from robolearn.policies.squashed import SquashedPolicy
 from robolearn.spec import PolicySpec
 
+COPIES = 2
+"""Of the replay, while a checkpoint is written."""
 FIT_ROWS = 20_000
 """Of the replay and of the demonstrations, from which the normalisers are made."""
 
@@ -36,9 +39,13 @@ FIT_ROWS = 20_000
 class OffPolicy(ABC):
     def __init__(self, cfg: OffPolicyCfg, spec: PolicySpec, num_envs: int, device: torch.device,
                  generator: torch.Generator, stochastic: bool):  # fmt: skip
-        self.cfg, self.spec, self.device, self.generator, self.num_envs = cfg, spec, device, generator, num_envs
+        self.cfg, self.spec, self.num_envs, self.env_device = cfg, spec, num_envs, device
+        self.device = device = torch.device(cfg.device) if cfg.device else device
+        self._own = device != self.env_device
+        seed = int(torch.randint(2**31, (1,), generator=generator, device=self.env_device))
+        self.generator = torch.Generator(device).manual_seed(seed) if self._own else generator
         self.steps_per_iteration = max(1, cfg.report_steps // num_envs)
-        torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator, device=device)))
+        torch.manual_seed(seed)
         net = {"hidden": list(cfg.hidden), "activation": cfg.activation, "normalizer": cfg.normalizer}
         self.policy = SquashedPolicy(spec, net | {"stochastic": stochastic, "pictures": cfg.pictures()}).to(device)
         self._make_critics()
@@ -77,12 +84,12 @@ class OffPolicy(ABC):
             "actor": torch.optim.Adam(self._actor_parameters, lr=cfg.actor_rate, fused=True),
         }
 
-    def new_replay(self, capacity: int, lanes: int) -> Replay:
-        """Of the observations that the policy reads. ConfigError if it would not fit into memory."""
+    def new_replay(self, capacity: int, lanes: int, what: str = "") -> Replay:
+        """Of the observations that the policy reads. ConfigError, of `what`, if it would not fit into memory."""
         shapes = observed(self.spec.observation)
         dtypes = {k: torch.uint8 for k, s in shapes.items() if len(s) > 1}
         size = sum(math.prod(s) * (1 if k in dtypes else 4) for k, s in shapes.items()) + 32 + 4 * self.spec.action.dim
-        refuse_beyond(capacity * size, f"algo.capacity={capacity}", self.device)
+        refuse_beyond(COPIES * capacity * size, what or f"algo.capacity={capacity}", self.device)
         return Replay(capacity, lanes, shapes, dtypes, self.spec.action.dim, self.device)
 
     def learn_also_from(self, demos: Replay) -> None:
@@ -103,15 +110,23 @@ class OffPolicy(ABC):
 
     @torch.no_grad()
     def act(self, obs: Obs) -> Tensor:
+        obs = self.here(obs)
         if not self._began:
             self.replay.begin(obs)
             self._began = True
-        return self.explore(obs)
+        return self.explore(obs).to(self.env_device)
+
+    def here(self, obs: Obs) -> Obs:
+        """On the device that learns."""
+        return {k: v.to(self.device) for k, v in obs.items() if k in self.replay.frames}
 
     def observe(self, obs: Obs, reward: Tensor, terminated: Tensor, truncated: Tensor, extras: Extras) -> None:
         """Store it, and learn as often as `ratio` says: never more, whatever one takes."""
         with torch.no_grad():
-            self.replay.add(extras["applied_action"], reward, terminated, truncated, extras["final_obs"], obs)
+            action, earned, end, cut = (
+                v.to(self.device) for v in (extras["applied_action"], reward, terminated, truncated)
+            )
+            self.replay.add(action, earned, end, cut, self.here(extras["final_obs"]), self.here(obs))
         self.env_steps += self.num_envs
         if self.learning:
             self._learned_from += self.num_envs
@@ -136,32 +151,43 @@ class OffPolicy(ABC):
         return {k: (v, self._actors if k.startswith("actor") else self._count) for k, v in self._sums.items()}
 
     def _refuse_divergence(self, means: dict[str, float]) -> None:
-        """Values that no return can reach: the greatest reward, for ever, times ten."""
+        """Values ten times beyond what the greatest reward, for ever, adds up to."""
         value = means.get("value", 0.0)
-        if abs(value) > 10.0 * max(1.0, self._most_return()):
+        if abs(value) > 10.0 * max(1.0, self.most_return()):
             means["critics_diverged"] = math.nan  # the loop refuses what is not finite, and says at which step
 
-    def _most_return(self) -> float:
-        rewards = [self.replay.reward, *([self.demos.reward] if self.demos else [])]
-        most = max(float(r.abs().max()) for r in rewards)
-        return most / (1.0 - self.cfg.gamma) if self.cfg.gamma < 1.0 else most * 1000.0
+    def most_return(self) -> float:
+        rewards = [r.reward for r in (self.replay, self.demos) if r is not None]
+        return self.for_ever(max(float(r.abs().max()) for r in rewards))
+
+    def for_ever(self, reward: float) -> float:
+        """What it adds up to; over 1,000 steps where nothing is discounted."""
+        return reward / max(1e-3, 1.0 - self.cfg.gamma)
 
     # --- learning ---------------------------------------------------------------------------------------------------
 
     def batch(self) -> Batch:
         """Of the replay and the demonstrations, each its share."""
         cfg = self.cfg
-        theirs = round(cfg.demo_share * cfg.batch) if self.demos else 0
-        parts = [(self.replay, cfg.batch - theirs), *([(self.demos, theirs)] if self.demos else [])]
-        found = [r.sample(n, self.generator, cfg.n_step, cfg.gamma) for r, n in parts if n]
-        return {k: torch.cat([f[k] for f in found]) for k in found[0]} if len(found) > 1 else found[0]
+        theirs = round(cfg.demo_share * cfg.batch) if self.demos is not None else 0
+        parts = [(self.replay, cfg.batch - theirs), (self.demos, theirs)]
+        found = [r.sample(n, self.generator, cfg.n_step, cfg.gamma) for r, n in parts if r is not None and n]
+        whole = {k: torch.cat([f[k] for f in found]) for k in found[0]} if len(found) > 1 else found[0]
+        return whole | {k: self._cropped(v) for k, v in whole.items() if v.dtype == torch.uint8}
+
+    def _cropped(self, pictures: Tensor) -> Tensor:
+        """(B, H, W, 3), at random places: out here, for compiled code draws from a generator of its own."""
+        size = tuple(self.cfg.image_crop)
+        if not size:
+            return pictures
+        return crop(pictures.movedim(-1, -3), (size[0], size[1]), self.generator).movedim(-3, -1)
 
     def learn(self) -> None:
         """One update of the critics, and of the actor if it is its turn."""
         if not self._fitted:
             self._fit()
         cfg, batch = self.cfg, self.batch()
-        picked = torch.randperm(cfg.critics, generator=self.generator, device=self.device)[: cfg.sampled_critics]
+        picked = self.pick()
         loss, figures = self._critic_loss(batch, self.noise(cfg.batch), picked)
         self._descend("critic", loss, self._critic_parameters)
         with torch.no_grad():
@@ -175,6 +201,11 @@ class OffPolicy(ABC):
             self._actors += 1
         self._count += 1
 
+    def pick(self) -> Tensor | None:
+        """The critics of a target, (k,); None for all."""
+        k, n = self.cfg.sampled_critics, self.cfg.critics
+        return None if k == n else torch.randperm(n, generator=self.generator, device=self.device)[:k]
+
     def noise(self, count: int) -> Tensor:
         """(B, A) normal: drawn out here, for compiled code draws from a generator of its own."""
         return torch.randn(count, self.spec.action.dim, generator=self.generator, device=self.device)
@@ -184,6 +215,8 @@ class OffPolicy(ABC):
             parameter.grad = gradient
         nn.utils.clip_grad_norm_(parameters, self.cfg.max_grad_norm)
         self.optimizers[name].step()
+        for parameter in parameters:
+            parameter.grad = None  # of a CUDA graph it would be overwritten by the next call
 
     def _add(self, figures: dict[str, Tensor]) -> None:
         for key, value in figures.items():
@@ -205,20 +238,21 @@ class OffPolicy(ABC):
         """What reaches the robot of an actor's action (B, A)."""
         if self.scale is None:
             return action
-        low, high = -1.0, 1.0
-        return composed(obs["policy"][:, -action.shape[-1] :], action, self.scale).clamp(low, high)
+        about = self.spec.action.params
+        return composed(obs["policy"][:, -action.shape[-1] :], action, self.scale).clamp(about["low"], about["high"])
 
-    def values(self, critic: Ensemble, features: Tensor, obs: Obs, action: Tensor) -> Tensor:
-        """What the critics say, (E, B, 1) or (E, B, bins)."""
+    def values(self, critic: Ensemble, features: Tensor, obs: Obs, action: Tensor,
+               picked: Tensor | None = None) -> Tensor:  # fmt: skip
+        """What the critics, or those picked, say, (E, B, 1) or (E, B, bins)."""
         sent = (self.sent(obs, action) - self.action_mean) / self.action_std
-        return critic(torch.cat((features, sent), dim=-1))
+        return critic(torch.cat((features, sent), dim=-1), picked)
 
     def as_value(self, said: Tensor) -> Tensor:
         """(E, B)"""
         return self.histogram.value(said) if self.histogram else said.squeeze(-1)
 
     @abstractmethod
-    def next_value(self, obs: Obs, noise: Tensor, picked: Tensor) -> Tensor:
+    def next_value(self, obs: Obs, noise: Tensor, picked: Tensor | None) -> Tensor:
         """(B,) of next observations, as the target's critics `picked` say."""
 
     @abstractmethod
@@ -228,20 +262,16 @@ class OffPolicy(ABC):
         """What else is learned with the actor."""
         return figures
 
-    def critic_loss(self, batch: Batch, noise: Tensor, picked: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        cfg, obs = self.cfg, _part(batch, "obs/")
+    def critic_loss(self, batch: Batch, noise: Tensor, picked: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        cfg, obs = self.cfg, part(batch, "obs/")
         with torch.no_grad():
-            target = batch["reward"] + batch["discount"] * self.next_value(_part(batch, "next/"), noise, picked)
+            target = batch["reward"] + batch["discount"] * self.next_value(part(batch, "next/"), noise, picked)
             target = target.clamp(cfg.value_low, cfg.value_high)
-        said = self.values(self.critic, self.policy.features(obs, self.crops), obs, batch["action"])
+        said = self.values(self.critic, self.policy.features(obs), obs, batch["action"])
         value = self.as_value(said)
         losses = self.histogram.loss(said, target) if self.histogram else (value - target) ** 2
         figures = {"critic_loss": losses.detach().mean(), "value": value.detach().mean(), "target": target.mean()}
         return losses.mean(1).sum(), figures
-
-    @property
-    def crops(self) -> torch.Generator | None:
-        return self.generator if self.policy.cameras else None
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
@@ -251,6 +281,7 @@ class OffPolicy(ABC):
             "actions": {"mean": self.action_mean, "std": self.action_std},
             "optimizer": {name: _moments(o) for name, o in self.optimizers.items()},
             "replay": self.replay.state_dict(),
+            "generator": {"state": self.generator.get_state()} if self._own else {},
             "counters": {"updates": self.updates, "env_steps": self.env_steps, "owed": self._owed,
                          "began": self._began, "fitted": self._fitted},
         }  # fmt: skip
@@ -264,6 +295,8 @@ class OffPolicy(ABC):
             moments = {int(i): s for i, s in state.get("optimizer", {}).get(name, {}).items()}
             optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
         self.replay.load_state_dict(state["replay"])
+        if self._own:
+            self.generator.set_state(state["generator"]["state"].cpu())
         counters = state["counters"]
         self.updates, self.env_steps, self._owed = counters["updates"], counters["env_steps"], counters["owed"]
         self._began, self._fitted = counters["began"], counters["fitted"]
@@ -273,5 +306,5 @@ def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     return {str(i): s for i, s in optimizer.state_dict()["state"].items()}
 
 
-def _part(batch: Batch, prefix: str) -> Obs:
+def part(batch: Batch, prefix: str) -> Obs:
     return {k.removeprefix(prefix): v for k, v in batch.items() if k.startswith(prefix)}

@@ -8,6 +8,7 @@ from typing import Any
 
 from robolearn.algos.base import AlgoCfg
 from robolearn.errors import unknown
+from robolearn.nets.histogram import LEAST_BINS
 from robolearn.nets.mlp import ACTIVATIONS, NORMALIZERS
 
 
@@ -51,13 +52,15 @@ class OffPolicyCfg(AlgoCfg):
     value_high: float = math.inf
     """No return can lie outside: targets are cut to it."""
     hl_gauss: int = 0
-    """Bins between value_low and value_high for critics that learn a histogram (Farebrother et al. 2024); 0 for the
-    squared error."""
+    """Bins about value_low to value_high for critics that learn a histogram (Farebrother et al. 2024), some 50; 0 for
+    the squared error."""
     image_crop: tuple[int, ...] = ()
     image_widths: tuple[int, ...] = (32, 64, 128)
     image_blocks: int = 1
     image_features: int = 64
     """Of the encoder of each camera, which the critics' loss trains."""
+    device: str = ""
+    """Of networks and replay, if not that of the environments: a GPU may learn from what a CPU's engine simulates."""
     compile: bool = False
     """Updates through torch.compile, with CUDA graphs on a GPU; the first one waits for it."""
 
@@ -82,12 +85,14 @@ class OffPolicyCfg(AlgoCfg):
             if getattr(self, name) not in table:
                 raise ValueError(f"algo.{name}: " + unknown(name, getattr(self, name), tuple(table)))
         self._check_values()
-        if len(self.image_crop) not in (0, 2):
+        if len(self.image_crop) not in (0, 2) or min(self.image_crop, default=1) < 1:
             raise ValueError(f"algo.image_crop must be a height and a width, or empty, got {self.image_crop}")
 
     def _check_values(self) -> None:
         if not self.value_low < self.value_high:
             raise ValueError(f"algo.value_low must be below value_high, got {self.value_low}, {self.value_high}")
+        if 0 < self.hl_gauss < LEAST_BINS:
+            raise ValueError(f"algo.hl_gauss must be 0 or at least {LEAST_BINS} bins, got {self.hl_gauss}")
         if self.hl_gauss and not (math.isfinite(self.value_low) and math.isfinite(self.value_high)):
             raise ValueError("algo.hl_gauss needs algo.value_low and value_high: its bins lie between them")
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robolearn.algos.off_policy import OffPolicy, _part
+from robolearn.algos.off_policy import OffPolicy, part
 from robolearn.algos.off_policy_cfg import OffPolicyCfg
 from robolearn.config import register
 from robolearn.data.replay import Batch
@@ -49,14 +49,14 @@ class SAC(OffPolicy):
     def explore(self, obs: Obs) -> Tensor:
         return self.policy.sample(self.policy.features(obs), self.noise(self.num_envs))[0]
 
-    def next_value(self, obs: Obs, noise: Tensor, picked: Tensor) -> Tensor:
+    def next_value(self, obs: Obs, noise: Tensor, picked: Tensor | None) -> Tensor:
         features = self.policy.features(obs)
         action, log_density = self.policy.sample(features, noise)
-        value = self.as_value(self.values(self.target, features, obs, action))[picked].amin(0)
+        value = self.as_value(self.values(self.target, features, obs, action, picked)).amin(0)
         return value - self.log_temperature.detach().exp() * log_density if self.cfg.entropy_in_targets else value
 
     def actor_loss(self, batch: Batch, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        obs = _part(batch, "obs/")
+        obs = part(batch, "obs/")
         features = self.policy.features(obs).detach()
         action, log_density = self.policy.sample(features, noise)
         value = self.as_value(self.values(self.critic, features, obs, action)).mean(0)
@@ -69,6 +69,13 @@ class SAC(OffPolicy):
         self.log_temperature.grad = self.log_temperature.detach().exp() * (figures["actor_entropy"] - wanted)
         self.optimizers["temperature"].step()
         return figures | {"actor_temperature": self.log_temperature.detach().exp()}
+
+    def most_return(self) -> float:
+        """With the entropy that it is paid for."""
+        if not self.cfg.entropy_in_targets:
+            return super().most_return()
+        temperature = max(self.cfg.temperature, float(self.log_temperature.detach().exp()))
+        return super().most_return() + self.for_ever(math.log(2.0) * self.spec.action.dim * temperature)
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"log_temperature": self.log_temperature.detach()}

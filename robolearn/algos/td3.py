@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robolearn.algos.off_policy import OffPolicy, _part
+from robolearn.algos.off_policy import OffPolicy, part
 from robolearn.algos.off_policy_cfg import OffPolicyCfg
 from robolearn.config import register
 from robolearn.data.replay import Batch
@@ -46,14 +46,14 @@ class TD3(OffPolicy):
     def explore(self, obs: Obs) -> Tensor:
         return (self.policy.act(obs) + self.cfg.exploration * self.noise(self.num_envs)).clamp(-1.0, 1.0)
 
-    def next_value(self, obs: Obs, noise: Tensor, picked: Tensor) -> Tensor:
+    def next_value(self, obs: Obs, noise: Tensor, picked: Tensor | None) -> Tensor:
         cfg, features = self.cfg, self.policy.features(obs)
         off = (cfg.smoothing * noise).clamp(-cfg.smoothing_most, cfg.smoothing_most)
         action = (self.policy.mean(features) + off).clamp(-1.0, 1.0)
-        return self.as_value(self.values(self.target, features, obs, action))[picked].amin(0)
+        return self.as_value(self.values(self.target, features, obs, action, picked)).amin(0)
 
     def actor_loss(self, batch: Batch, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        obs = _part(batch, "obs/")
+        obs = part(batch, "obs/")
         features = self.policy.features(obs).detach()
         action = self.policy.mean(features)
         value = self.as_value(self.values(self.critic, features, obs, action)).mean()

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from robolearn.env import Obs
     from robolearn.loops.collect import Episode
     from robolearn.policies.base import Policy
-    from robolearn.spec import ObservationSpec, PolicySpec
     from sim.env import SimEnv
 
 RUN = "run:"
@@ -117,16 +116,14 @@ class TeacherActor(PolicyActor):
         return self.policy.act(self._memory.push(frames))
 
 
-def actor_of(policy: Policy, spec: PolicySpec) -> type[PolicyActor]:
-    """Who acts with it in a world of `spec`: a teacher where that shows pictures and the policy reads none. ConfigError
-    for a policy of another world."""
+def actor_of(policy: Policy, task: Any) -> type[PolicyActor]:
+    """Who acts with it in a task: a teacher where that shows pictures and the policy reads none. ConfigError for a
+    policy of another task."""
     from robolearn.nets.encoder import observed
 
-    def pictures(seen: ObservationSpec) -> bool:
-        return any(len(shape) > 1 for shape in observed(seen).values())
-
-    teaches = pictures(spec.observation) and not pictures(policy.spec.observation)
-    _world.require_spec(policy, replace(spec, observation=policy.spec.observation) if teaches else spec)
+    reads = any(len(shape) > 1 for shape in observed(policy.spec.observation).values())
+    teaches = bool(getattr(task, "cameras", ())) and not reads
+    _world.require_spec(policy, _world.spec_of(replace(task, cameras=()) if teaches else task))
     return TeacherActor if teaches else PolicyActor
 
 
@@ -146,7 +143,7 @@ def _actor(cfg: Any, env: SimEnv) -> ExpertActor | RandomActor | PolicyActor:
     if cfg.policy == "random":
         return RandomActor(env, generator)
     policy = _world.load_run(cfg.policy.removeprefix(RUN))[2].policy
-    return actor_of(policy, env.policy_spec())(env, policy, generator)
+    return actor_of(policy, cfg.task)(env, policy, generator)
 
 
 # --- batches -----------------------------------------------------------------------------------------------

@@ -106,7 +106,7 @@ def main(argv: list[str]) -> int:
     cfg = config.load(CollectCfg, argv)
     if cfg.policy.startswith(_collect.RUN):
         policy = _world.load_run(cfg.policy.removeprefix(_collect.RUN))[2].policy
-        _collect.actor_of(policy, _world.spec_of(cfg.task))
+        _collect.actor_of(policy, cfg.task)
     return _collect_all(cfg)
 
 

@@ -75,7 +75,9 @@ class TrainCfg:
     short_episodes: float = option(0.0, "share of the environments whose episodes end early: more starts are seen")
     short_episode_s: float = option(1.0, "after this long, as by a time limit")
     eval_episodes: int = option(500, "episodes of the evaluation at the end; 0 for none")
-    checkpoint_every_s: float = option(20.0, "seconds between checkpoints")
+    checkpoint_every_s: float = option(
+        20.0, "seconds between checkpoints, at least; they take a twentieth of the time at most"
+    )
     torch_threads: int = option(1, "of the update on a CPU; more pays for large networks on an idle machine only")
 
     def __post_init__(self) -> None:

@@ -51,7 +51,7 @@ def _proposed(base: ChunkedPolicy, found: list[tuple[dict[str, Tensor], dict[str
     """What the base says at each step of each episode, (T, A) each."""
     device = next(base.parameters()).device
     lengths = [len(said["action"]) for _, said in found]
-    base.generator = torch.Generator(device).manual_seed(seed)
+    before, base.generator = base.generator, torch.Generator(device).manual_seed(seed)
     base.reset(torch.ones(len(found), dtype=torch.bool, device=device))
     said = []
     for t in range(max(lengths)):
@@ -59,5 +59,6 @@ def _proposed(base: ChunkedPolicy, found: list[tuple[dict[str, Tensor], dict[str
             k: torch.stack([obs[k][min(t, n - 1)] for (obs, _), n in zip(found, lengths, strict=True)]) for k in keys
         }
         said.append(base.act({k: v.to(device) for k, v in now.items()}))
+    base.generator = before
     whole = torch.stack(said, dim=1).cpu()
     return [whole[k, :n] for k, n in enumerate(lengths)]

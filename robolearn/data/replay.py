@@ -95,6 +95,8 @@ class Replay:
         number, n = self.episodes, len(action)
         self.episodes = self.episodes + 1
         known = n if bool(terminated[-1]) else n - 1
+        if not known:
+            return
         start = int(self.head[lane]) + 1 if int(self.filled[lane]) else 0
         slots = lane * self.length + (start + torch.arange(known + 1, device=self.device)) % self.length
         last = [*range(n), n - 1][: known + 1]  # nothing is read of what follows a terminated step
@@ -105,7 +107,7 @@ class Replay:
             own[slots[:-1]] = values[:known].to(self.device)
         self.acted[slots] = True
         self.acted[slots[-1]] = False
-        self.newest = slots[-2] if known else self.newest
+        self.newest = slots[-2]
         self.head[lane] = (start + known) % self.length
         self.filled[lane] = min(self.length, int(self.filled[lane]) + known + 1)
         self.open[lane] = False
@@ -183,4 +185,4 @@ class Replay:
 
     def _all(self) -> dict[str, Tensor]:
         names = ("action", "reward", "acted", "terminated", "episode", "t")
-        return {k.replace("/", ":"): v for k, v in self.frames.items()} | {n: getattr(self, n) for n in names}
+        return self.frames | {n: getattr(self, n) for n in names}

@@ -18,6 +18,8 @@ from torch import Tensor
 from robolearn.errors import UserError
 
 FORMAT = 1
+SLASH = "|"
+"""For the slash in a key, such as `policy/front`: slashes separate the keys of a path."""
 log = logging.getLogger(__name__)
 
 
@@ -30,13 +32,14 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> tuple[dict[str, Tensor], 
     tensors: dict[str, Tensor] = {}
     values: dict[str, Any] = {}
     for key, value in tree.items():
-        path = f"{prefix}{key}"
+        path = f"{prefix}{str(key).replace('/', SLASH)}"
         if isinstance(value, dict) and value:
             inner_tensors, inner_values = flatten(value, path + "/")
             tensors |= inner_tensors
             values |= inner_values
         elif isinstance(value, Tensor):
-            tensors[path] = value.detach().contiguous().clone()
+            whole = value.detach().contiguous()
+            tensors[path] = whole.clone() if whole.data_ptr() == value.data_ptr() else whole
         else:
             values[path] = value
     return tensors, values
@@ -45,7 +48,7 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> tuple[dict[str, Tensor], 
 def unflatten(flat: dict[str, Any]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for path, value in flat.items():
-        *parents, leaf = path.split("/")
+        *parents, leaf = (part.replace(SLASH, "/") for part in path.split("/"))
         node = tree
         for parent in parents:
             node = node.setdefault(parent, {})

@@ -38,7 +38,9 @@ class GuidedEnv:
         self._steps, self._cut, self._warned = 0, torch.zeros((), device=env.device), False
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["env"], name)
+        if name == "env":  # not there yet, or any more
+            raise AttributeError(name)
+        return getattr(self.env, name)
 
     def policy_spec(self) -> PolicySpec:
         return self._spec
@@ -55,7 +57,7 @@ class GuidedEnv:
     @torch.no_grad()
     def step(self, action: Tensor) -> tuple[Obs, Tensor, Tensor, Tensor, Extras]:
         spec, base = self.env.action_spec, self._action
-        wanted = composed(base, action * self._on, self.scale)
+        wanted = composed(base, action.clamp(-1.0, 1.0) * self._on, self.scale)
         sent = wanted.clamp(spec.low, spec.high)
         obs, reward, terminated, truncated, extras = self.env.step(sent)
         applied = (extras["applied_action"] - base) / self.scale * self._on

@@ -123,14 +123,16 @@ class Trainer:
         return obs
 
     def _iterate(self) -> dict[str, float]:
-        start, means = time.perf_counter(), EpisodeMeans()
+        start, means, learned_s = time.perf_counter(), EpisodeMeans(), 0.0
         assert self.obs is not None
-        with one_thread():
-            for _ in range(self.algo.steps_per_iteration):
+        for _ in range(self.algo.steps_per_iteration):
+            with one_thread():
                 obs, reward, terminated, truncated, extras = self.env.step(self.algo.act(self.obs))
-                self.algo.observe(obs, reward, terminated, truncated, extras)
-                means.add(extras, terminated | truncated)
-                self.obs = obs
+            acted = time.perf_counter()
+            self.algo.observe(obs, reward, terminated, truncated, extras)
+            learned_s += time.perf_counter() - acted  # off-policy it learns here
+            means.add(extras, terminated | truncated)
+            self.obs = obs
         collected = time.perf_counter()
         self.counters.seconds = self._seconds()
         learned = self.algo.update(self.obs, self.progress)
@@ -142,8 +144,8 @@ class Trainer:
         figures = {f"learn/{k}": v for k, v in learned.items()} | means.read()
         if "episode/success" in figures:
             self._recent.append(figures["episode/success"])
-        times = {"time/env_steps_per_s": steps / (end - start), "time/collect_s": collected - start}
-        return figures | times | {"time/update_s": end - collected, "time/seconds": self.counters.seconds}
+        times = {"time/env_steps_per_s": steps / (end - start), "time/collect_s": collected - start - learned_s}
+        return figures | times | {"time/update_s": end - collected + learned_s, "time/seconds": self.counters.seconds}
 
     def _refuse_divergence(self, learned: dict[str, float]) -> None:
         bad = {k: v for k, v in learned.items() if not math.isfinite(v)}
@@ -189,14 +191,23 @@ class Trainer:
         env_state: dict[str, Any] = getattr(self.env, "state_dict", dict)()  # hardware has no state to put back
         return {
             "algo": self.algo.state_dict(), "env": env_state, "obs": dict(self.obs or {}),
-            "generator": self.generator.get_state(), "counters": vars(self.counters),
+            "generator": self.generator.get_state(), "counters": vars(self.counters), "recent": list(self._recent),
         }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.algo.load_state_dict(state["algo"])
         if state.get("env"):
-            self.env.load_state_dict(state["env"])  # type: ignore[attr-defined]
-            self.obs = state["obs"] or None
+            self.env.load_state_dict(_moved(state["env"], self.env.device))  # type: ignore[attr-defined]
+            self.obs = _moved(state["obs"], self.env.device) or None
+        self._recent.extend(state.get("recent", []))
         self.generator.set_state(state["generator"].cpu())
         self.counters = Counters(**state["counters"])
         self._earlier_s = self.counters.seconds
+
+
+def _moved(tree: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """A checkpoint is read into the CPU's memory."""
+    return {
+        k: _moved(v, device) if isinstance(v, dict) else v.to(device) if isinstance(v, Tensor) else v
+        for k, v in tree.items()
+    }

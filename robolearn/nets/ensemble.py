@@ -15,7 +15,8 @@ from robolearn.nets.mlp import ACTIVATIONS
 
 class Ensemble(nn.Module):
     """`members` multi-layer perceptrons of these sizes, with LayerNorm before each activation if asked (Ball et al.
-    2023): (B, sizes[0]), the same for all, or (E, B, sizes[0]) -> (E, B, sizes[-1])."""
+    2023): (B, sizes[0]), the same for all, or (E, B, sizes[0]) -> (E, B, sizes[-1]). With `picked` (k,), only these
+    members: (k, B, sizes[-1])."""
 
     def __init__(self, members: int, sizes: Sequence[int], activation: str, layer_norm: bool = True):
         super().__init__()
@@ -29,14 +30,17 @@ class Ensemble(nn.Module):
         self.gains = nn.ParameterList([torch.ones(members, 1, n) for n in inner])
         self.shifts = nn.ParameterList([torch.zeros(members, 1, n) for n in inner])
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x.expand(self.members, *x.shape[-2:])
+    def forward(self, x: Tensor, picked: Tensor | None = None) -> Tensor:
+        def of(parameter: Tensor) -> Tensor:
+            return parameter if picked is None else parameter[picked]
+
+        x = x.expand(self.members if picked is None else len(picked), *x.shape[-2:])
         last = len(self.weights) - 1
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            x = torch.baddbmm(bias, x, weight)
+            x = torch.baddbmm(of(bias), x, of(weight))
             if i < last:
                 if len(self.gains):
-                    x = functional.layer_norm(x, x.shape[-1:]) * self.gains[i] + self.shifts[i]
+                    x = functional.layer_norm(x, x.shape[-1:]) * of(self.gains[i]) + of(self.shifts[i])
                 x = self.activation(x)
         return x
 

@@ -5,19 +5,26 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from robolearn.errors import ConfigError
+
 SMOOTHING = 0.75
 """Deviation of the Gaussian around a target, in bins: the paper's."""
+PAD, LEAST_BINS = 3, 8
 
 
 class Histogram(nn.Module):
-    """`bins` between low and high; logits are (..., bins)."""
+    """`bins` about low to high, PAD of them beyond each: a Gaussian about an end would lose its half, and its mean
+    would lie inside. Logits are (..., bins)."""
 
     edges: Tensor
 
     def __init__(self, low: float, high: float, bins: int):
         super().__init__()
-        self.bins, self.deviation = bins, SMOOTHING * (high - low) / bins
-        self.register_buffer("edges", torch.linspace(low, high, bins + 1))
+        if bins < LEAST_BINS:
+            raise ConfigError(f"a histogram has at least {LEAST_BINS} bins, got {bins}")
+        width = (high - low) / (bins - 2 * PAD)
+        self.bins, self.deviation = bins, SMOOTHING * width
+        self.register_buffer("edges", torch.linspace(low - PAD * width, high + PAD * width, bins + 1))
 
     def value(self, logits: Tensor) -> Tensor:
         """The mean, (...,)."""

@@ -30,7 +30,8 @@ def correction_spec(spec: PolicySpec, scale: float) -> PolicySpec:
         state = [TermSpec(Field(STATE, (seen.dim(name),)), STATE)] if seen.frame_dim(name) else []
         return (*state, base, *(t for t in seen.terms(name) if t.field.kind != "vector"))
 
-    about = replace(action, function=CORRECTION, low=-1.0, high=1.0, params={"scale": scale})
+    about = replace(action, function=CORRECTION, low=-1.0, high=1.0, params={"scale": scale, "low": action.low,
+                    "high": action.high})  # fmt: skip
     return replace(spec, observation=ObservationSpec({g: group(g) for g in seen.groups}), action=about)
 
 

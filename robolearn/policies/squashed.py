@@ -34,17 +34,26 @@ class SquashedPolicy(Policy):
         self.cameras = [k for k, s in shapes.items() if len(s) > 1]
         self.normalizer = normalizer(config["normalizer"], shapes["policy"][0])
         about = config.get("pictures") or {}
+        size: tuple[int, ...] = tuple(about.get("crop") or ())
+        small = [k for k in self.cameras if size and (shapes[k][0] < size[0] or shapes[k][1] < size[1])]
+        if small:
+            raise ConfigError(f"algo.image_crop {size} is larger than {small[0]}, which is {shapes[small[0]][:2]}")
         self.encoders = nn.ModuleDict({k.replace("/", ":"): PictureEncoder(**about) for k in self.cameras})
         self.dim = shapes["policy"][0] + len(self.cameras) * about.get("features", 0)
         self.stochastic = bool(config["stochastic"])
-        width, last = spec.action.dim * (2 if self.stochastic else 1), spec.action.function == CORRECTION
-        self.net = mlp([self.dim, *config["hidden"], width], config["activation"], last_gain=0.0 if last else 0.01)
+        a, corrects = spec.action.dim, spec.action.function == CORRECTION
+        width = a * (2 if self.stochastic else 1)
+        self.net = mlp([self.dim, *config["hidden"], width], config["activation"], last_gain=0.0 if corrects else 0.01)
+        last = self.net[-1]
+        assert isinstance(last, nn.Linear)
+        with torch.no_grad():  # an untrained policy leaves the robot where it is
+            last.bias[:a] = torch.tensor(spec.action.params.get("rest", [0.0] * a)).clamp(-0.99, 0.99).atanh()
 
-    def features(self, obs: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
-        """(B, dim): what the networks read. Pictures are cropped at random with a generator, while training."""
+    def features(self, obs: dict[str, Tensor]) -> Tensor:
+        """(B, dim): what the networks read. Pictures are cropped to their middle."""
         seen = [self.normalizer(obs["policy"])]
         for key in self.cameras:
-            seen.append(self.encoders[key.replace("/", ":")](obs[key][:, None], generator)[:, 0])
+            seen.append(self.encoders[key.replace("/", ":")](obs[key][:, None])[:, 0])
         return torch.cat(seen, dim=-1)
 
     def act(self, obs: dict[str, Tensor]) -> Tensor:
@@ -56,8 +65,7 @@ class SquashedPolicy(Policy):
 
     def sample(self, features: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Of a stochastic policy and normal noise (B, A): actions (B, A), and their log density (B,), that of the tanh
-        included (Haarnoja et al.
-        2018, appendix C)."""
+        included (Haarnoja et al. 2018, appendix C)."""
         mean, log_std = self.net(features).chunk(2, dim=-1)
         log_std = log_std.clamp(*LOG_STD)
         raw = mean + log_std.exp() * noise

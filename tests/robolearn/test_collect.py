@@ -207,6 +207,9 @@ def test_a_policy_of_poses_records_pictures_from_the_true_state(tmp_path):
     assert state.column("action").std() > 0.0
     with pytest.raises(ConfigError, match=r"does not fit this environment .*rate_hz: .* != "):
         run(tmp_path / "other", *words, "task.cameras=[front]", "task.decimation=48")
+    stack = [w.replace("franka_peg_insert", "franka_stack") for w in words if "observation_noise" not in w]
+    with pytest.raises(ConfigError, match=r"does not fit this environment .*peg_position_ee"):
+        run(tmp_path / "other", *stack, "task.cameras=[front]")
 
 
 def test_failures_are_left_out_of_an_experts_set_and_counted(tmp_path, capsys, monkeypatch):

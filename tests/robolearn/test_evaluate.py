@@ -108,5 +108,5 @@ def test_a_tasks_expert_is_evaluated_like_a_policy(tmp_path, capsys):
     found = json.loads(scores.read_text())
     assert found["episodes"] == 6 and found["success"] == 1.0 and found["run"] == "expert"
     assert film.stat().st_size > 1000 and "100.0 %" in capsys.readouterr().out
-    with pytest.raises(ConfigError, match="franka_lift has no scripted expert"):
-        main(["task=franka_lift", "policy=expert", "episodes=1"])
+    with pytest.raises(ConfigError, match="crazyflie_hover has no scripted expert"):
+        main(["task=crazyflie_hover", "policy=expert", "backend=quadrotor", "episodes=1"])

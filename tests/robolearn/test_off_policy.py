@@ -221,7 +221,10 @@ def test_entropy_is_worth_the_temperature():
 
 def test_noise_on_a_targets_action_is_bounded():
     learner, seen = fed(smoothing=10.0, smoothing_most=0.1), []
-    learner.values = lambda critic, features, obs, action: (seen.append(action), torch.zeros(2, len(action), 1))[1]
+    learner.values = lambda critic, features, obs, action, picked: (
+        seen.append(action),
+        torch.zeros(2, len(action), 1),
+    )[1]
     obs = {"policy": torch.randn(6, 3)}
     learner.next_value(obs, learner.noise(6), torch.arange(2))
     off = (seen[0] - learner.policy.act(obs)).detach().abs()

@@ -237,7 +237,7 @@ def test_critics_see_what_reaches_the_robot(kind):
     sent = torch.tensor([[0.7, 1.0], [-0.2, -0.2]])
     torch.testing.assert_close(algo.sent(obs, correction), sent)
     algo.action_mean, algo.action_std = torch.tensor([0.1, 0.2]), torch.tensor([0.5, 2.0])
-    read = algo.values(lambda x: x, torch.zeros(2, 3), obs, correction)
+    read = algo.values(lambda x, picked: x, torch.zeros(2, 3), obs, correction)
     torch.testing.assert_close(read[:, 3:], (sent - algo.action_mean) / algo.action_std)
     plain = kind(cfg, step_spec(), 2, CPU, torch.Generator())
     assert torch.equal(plain.sent(obs, correction), correction)

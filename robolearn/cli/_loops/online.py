@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from robolearn import config
 from robolearn.cli import _world
 from robolearn.cli._loops.base import Loop
+from robolearn.cli._loops.options import ResidualOptions
 from robolearn.config import ConfigError, register
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ class Online(Loop):
 
         assert self.demos is not None
         scale = self.cfg.residual.scale
-        replay = algo.new_replay(self.demos.frames + len(self.demos) + 1, 1)
+        what = f"what is demonstrated in {self.demos.root}"
+        replay = algo.new_replay(self.demos.frames + len(self.demos) + 1, 1, what)
         algo.learn_also_from(replay_of(self.demos, replay, self.world.policy_spec(), self.base, scale, self.cfg.seed))
         log.info("%d transitions of %s are in %.0f %% of what is learned from", len(replay), self.demos.root,
                  100 * algo.cfg.demo_share)  # fmt: skip
@@ -108,6 +110,7 @@ def load_base(cfg: Any) -> ChunkedPolicy:
         raise ConfigError(f"residual.base={path} is a policy of kind {packed.policy.kind}; corrected are those that "
                           f"plan chunks: train one with algo=bc or algo=diffusion")  # fmt: skip
     _world.require_spec(packed.policy, _world.spec_of(cfg.task))
+    cfg.residual.base = str(path)  # `last` would be another run when it is resumed
     return packed.policy
 
 
@@ -131,6 +134,15 @@ def _refuse_strange(cfg: Any) -> None:
         raise ConfigError(
             f"data.path: algo={cfg.algo.name} does not learn from episodes; sac, td3, bc and diffusion do"
         )
+    about = cfg.residual
+    if not about.base and (about.scale, about.switch_steps) != (ResidualOptions.scale, ResidualOptions.switch_steps):
+        raise ConfigError("missing: residual.base=..., a run of a policy that plans chunks, which is to be corrected")
+    if about.switch_steps and not hasattr(cfg.algo, "demo_share"):
+        raise ConfigError(f"residual.switch_steps: algo={cfg.algo.name} learns from what it said, not from what was "
+                          f"done; td3 and sac can")  # fmt: skip
+    if getattr(cfg.algo, "warmup_steps", 0) >= cfg.total_steps:
+        log.warning("nothing is learned yet: algo.warmup_steps=%d of total_steps=%d", cfg.algo.warmup_steps,
+                    cfg.total_steps)  # fmt: skip
 
 
 def shorten(env: SimEnv, cfg: Any) -> None:
