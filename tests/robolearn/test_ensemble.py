@@ -42,10 +42,10 @@ def one_by_one(ensemble: Ensemble, member: int, activation: str) -> nn.Sequentia
 @pytest.mark.parametrize("layer_norm", [False, True])
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 def test_an_ensemble_is_its_members_one_by_one(activation, layer_norm, own):
-    """Outputs, and gradients of weights and biases."""
-    ensemble = moved(Ensemble(3, SIZES, activation, layer_norm))
-    x = torch.randn(3, 5, 4) if own else torch.randn(5, 4)
-    nets = [one_by_one(ensemble, e, activation) for e in range(3)]
+    """Outputs, and gradients of weights and biases; in double precision, for they are summed in another order."""
+    ensemble = moved(Ensemble(3, SIZES, activation, layer_norm)).double()
+    x = torch.randn(3, 5, 4).double() if own else torch.randn(5, 4).double()
+    nets = [one_by_one(ensemble, e, activation).double() for e in range(3)]
     said = ensemble(x)
     expected = torch.stack([net(x[e] if own else x) for e, net in enumerate(nets)])
     assert said.shape == (3, 5, 2)
