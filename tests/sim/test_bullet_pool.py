@@ -174,7 +174,7 @@ def test_a_killed_worker_is_named_with_its_environments_and_the_others_end(bulle
         backend.step(1)
 
 
-def test_a_worker_that_dies_in_the_middle_of_a_step_is_missed_at_once(bullet, two_cores):
+def test_a_worker_that_dies_in_the_middle_of_a_step_is_missed_at_once(bullet, two_cores, one_at_a_time):
     backend = bullet(num_envs=2, workers=2)
     pids = pids_of(backend)
     killer = threading.Timer(0.5, os.kill, (pids[0], signal.SIGKILL))
