@@ -164,7 +164,7 @@ class Betaflight:
         level = Sensed(
             np.zeros(3), np.array([0.0, 0.0, 0.0, 1.0]), np.zeros(3), np.zeros(3), np.array([0.0, 0.0, 9.81])
         )
-        for _ in range(5):
+        for _ in range(100):  # some hang a little later
             self.exchange(level, REPEAT_S, START_S)
         self.repeated = 0
 
