@@ -148,7 +148,7 @@ def collect(name: str) -> Path:
 def successes(name: str, seed: int) -> Path:
     """Of a row's policy: 500 episodes, for who learns from them."""
     row, out = named(name), FOLDER / "data" / f"{name}_seed{seed}"
-    who = ("task=franka_peg_insert", f"policy=run:{trained(row, seed)}", "keep=success")
+    who = (DATA[row.data][0], f"policy=run:{trained(row, seed)}", "keep=success")
     robolearn("collect", *who, "episodes=500", f"seed={seed}", f"out={out}")
     return out
 

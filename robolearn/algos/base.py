@@ -37,6 +37,10 @@ class Algorithm(Protocol):
         """Learn from the iteration whose last observation is obs; progress in [0, 1]. Figures to plot."""
         ...
 
+    def restart(self) -> None:
+        """What comes next is no sequel of what was observed: a robot went on without us."""
+        ...
+
     def state_dict(self) -> dict[str, Any]:
         """Tensors and numbers that, loaded, continue the training exactly."""
         ...

@@ -137,6 +137,10 @@ class OffPolicy(ABC):
                 self.learn()
             self._seconds += time.perf_counter() - start
 
+    def restart(self) -> None:
+        self.replay.cut(torch.ones(self.num_envs, dtype=torch.bool, device=self.device))
+        self._began = False
+
     def update(self, obs: Obs, progress: float) -> dict[str, float]:
         """The learning is done as the steps come: only its figures, since the last call."""
         means = {k: float(v) / n for k, (v, n) in self._totals().items()}

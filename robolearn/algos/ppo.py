@@ -159,6 +159,9 @@ class PPO:
         after = torch.cat((data["value"][1:], self._value(obs[self.critic_group])[None]))
         return torch.where(data["done"], data["final_value"], after)
 
+    def restart(self) -> None:
+        """Nothing is kept from one iteration to the next."""
+
     # --- learning --------------------------------------------------------------------------------------------------
 
     def update(self, obs: Obs, progress: float) -> dict[str, float]:

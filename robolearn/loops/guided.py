@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from robolearn.env import Env, Extras, Obs
+from robolearn.errors import ConfigError
 from robolearn.policies.chunked import ChunkedPolicy
 from robolearn.policies.residual import composed, correction_spec, extended
 from robolearn.spec import PolicySpec, stepwise
@@ -93,12 +95,21 @@ class GuidedEnv:
 
     # --- checkpoints -----------------------------------------------------------------------------------------------
 
+    @property
+    def continues(self) -> bool:
+        """Whether the world can be put back to where it was; hardware cannot."""
+        return hasattr(self.env, "state_dict")
+
     def state_dict(self) -> dict[str, Any]:
         env: dict[str, Any] = getattr(self.env, "state_dict", dict)()
-        return {"env": env, "base": self.base.memory(), "action": self._action, "on": self._on,
-                "steps": self._steps, "cut": self._cut, "base_generator": self.generator.get_state()}  # fmt: skip
+        return {"env": env, "base": self.base.memory(), "weights": digest(self.base), "action": self._action,
+                "on": self._on, "steps": self._steps, "cut": self._cut,
+                "base_generator": self.generator.get_state()}  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state["weights"] != digest(self.base):
+            raise ConfigError("the base policy is not the one that was corrected: it was trained or copied anew since; "
+                              "put it back, or begin another run")  # fmt: skip
         if state.get("env"):  # hardware has none
             self.env.load_state_dict(state["env"])  # type: ignore[attr-defined]
         self.base.remember(state["base"])
@@ -106,3 +117,11 @@ class GuidedEnv:
         self._steps, self._cut = state["steps"], state["cut"]
         self.generator.set_state(state["base_generator"].cpu())
         self._warned = self._steps >= CUT_STEPS
+
+
+def digest(policy: ChunkedPolicy) -> str:
+    """Of its weights."""
+    found = hashlib.sha256()
+    for name, value in sorted(policy.state_dict().items()):
+        found.update(name.encode() + value.contiguous().cpu().numpy().tobytes())
+    return found.hexdigest()

@@ -198,7 +198,10 @@ class Trainer:
         self.algo.load_state_dict(state["algo"])
         if state.get("env"):
             self.env.load_state_dict(_moved(state["env"], self.env.device))  # type: ignore[attr-defined]
+        if getattr(self.env, "continues", bool(state.get("env"))):
             self.obs = _moved(state["obs"], self.env.device) or None
+        else:
+            self.algo.restart()
         self._recent.extend(state.get("recent", []))
         self.generator.set_state(state["generator"].cpu())
         self.counters = Counters(**state["counters"])

@@ -59,7 +59,8 @@ class FineNormalizer(nn.Module):
 
     A standard deviation hides what matters in contact: a peg is within 4 cm of its hole for most of an episode, and
     millimetres decide. `spread` is half the distance of the 30th and the 70th percentile; far away the scale is
-    logarithmic. The statistics are means over the first `BATCHES` calls of `update`; after them nothing changes.
+    logarithmic. An element that is constant in the data is shifted, not scaled. The statistics are means over the first
+    `BATCHES` calls of `update`; after them nothing changes.
     """
 
     BATCHES = 20
@@ -85,7 +86,8 @@ class FineNormalizer(nn.Module):
         low, middle, high = torch.quantile(thinned(batch), torch.tensor([0.3, 0.5, 0.7], device=batch.device), dim=0)
         self.centre.lerp_(middle, 1.0 / self.count)
         spread = torch.maximum((high - low) / 2, 1e-3 * batch.std(0, correction=0))
-        spread = torch.maximum(spread, LEAST_SPREAD * middle.abs().clamp_min(1.0))
+        moves = spread > LEAST_SPREAD * middle.abs().clamp_min(1.0)
+        spread = torch.where(moves, spread, torch.ones_like(spread))
         self.spread.lerp_(spread, 1.0 / self.count)
         fine = torch.asinh((batch - self.centre) / self.spread)
         std = fine.std(0, correction=0)

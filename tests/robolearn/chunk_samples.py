@@ -8,6 +8,7 @@ from torch import Tensor
 
 from robolearn.nets.normalize import statistics_of
 from robolearn.policies.base import Policy, build
+from robolearn.policies.chunked import ChunkedPolicy
 from robolearn.policies.noise import alphas_cumprod
 from robolearn.robots.franka import FRANKA
 from robolearn.spec import ActionSpec, Field, ObservationSpec, PolicySpec, TermSpec
@@ -38,6 +39,18 @@ def diffusion(spec: PolicySpec, sampler: dict, encoder: dict | None = None, step
 def gaussian(spec: PolicySpec, encoder: dict | None = None) -> Policy:
     config = {"hidden": [16], "activation": "relu", "initial_std": 0.5, "min_std": 0.01}
     return build("gaussian_chunk", spec, config | {"observation_steps": 2, "encoder": encoder or {}})
+
+
+class Constant(ChunkedPolicy):
+    """Whose actions are all `config["says"]`."""
+
+    kind = ""
+
+    def loss(self, windows, generator=None) -> Tensor:
+        raise NotImplementedError
+
+    def plan(self, obs: dict[str, Tensor], rows: Tensor) -> Tensor:
+        return torch.full((len(rows), self.horizon, self.spec.action.dim), self.config["says"])
 
 
 class InMemory:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from chunk_samples import Constant, chunk_spec, step_spec
 from torch import Tensor
 
+from robolearn.algos.td3 import TD3, TD3Cfg
 from robolearn.cli import _world, collect, train
 from robolearn.cli._loops.online import Online
 from robolearn.config import ConfigError
 from robolearn.loops import checkpoint
+from robolearn.loops.guided import GuidedEnv
+from robolearn.loops.online import Trainer
 
 pytest.importorskip("pyarrow", reason="pyarrow is not installed (extra data)")
 _world.discover()
@@ -92,6 +99,60 @@ def test_the_base_that_is_meant_is_written_down(tmp_path: Path, given: list[str]
     assert Path(cfg.residual.base).resolve() == (folder / "bundle").resolve()
 
 
+def test_a_base_that_was_trained_anew_is_not_the_one_that_was_corrected(tmp_path: Path, given: list[str]) -> None:
+    data, base = given[0], tmp_path / "base"
+    assert train.main([*BASE, data, f"run_dir={base}"]) == 0
+    assert train.main([*TINY, f"residual.base={base}", "total_steps=80", f"run_dir={tmp_path / 'run'}"]) == 0
+    shutil.rmtree(base)
+    assert train.main([*BASE, data, "seed=1", f"run_dir={base}"]) == 0
+    with pytest.raises(ConfigError, match="the base policy is not the one that was corrected"):
+        train.main([f"resume={tmp_path / 'run'}", "total_steps=160"])
+
+
+class Robot:
+    """A world that goes on without us: there is no state to put back. Frames count the steps of its life."""
+
+    def __init__(self, num_envs: int):
+        self.num_envs, self.device, self.max_episode_length = num_envs, torch.device("cpu"), 50
+        self.episode_length_buf, self.action_spec = torch.zeros(num_envs), step_spec().action
+        self.life = 0.0
+
+    def _seen(self) -> dict[str, Tensor]:
+        self.life += 1.0
+        return {"policy": torch.full((self.num_envs, 3), self.life)}
+
+    def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Tensor], Any]:
+        return self._seen(), {}
+
+    def step(self, action: Tensor) -> Any:
+        obs, no = self._seen(), torch.zeros(self.num_envs, dtype=torch.bool)
+        return obs, no.float(), no, no, {"final_obs": obs, "applied_action": action, "episode": {}, "log": {}}
+
+
+@pytest.mark.parametrize("guided", [False, True])
+def test_nothing_leads_from_before_a_stop_to_after_it_where_the_world_went_on(tmp_path: Path, guided: bool) -> None:
+    def trainer(life: float, steps: int) -> Trainer:
+        robot, spec, env = Robot(2), step_spec(), None
+        robot.life = life
+        if guided:
+            base = Constant(chunk_spec(8, 4), {"observation_steps": 1, "says": 0.1})
+            env = GuidedEnv(robot, spec, base, 0.2, 0)
+            spec = env.policy_spec()
+        cfg = TD3Cfg(hidden=(8,), batch=4, capacity=100, warmup_steps=1000, report_steps=2)
+        algo = TD3(cfg, spec, 2, torch.device("cpu"), torch.Generator().manual_seed(0))
+        return Trainer(env or robot, algo, steps, tmp_path, torch.Generator().manual_seed(0), 0.0, time.monotonic())
+
+    trainer(0.0, 10).run()
+    second = trainer(1000.0, 20)
+    second.load_state_dict(checkpoint.read_newest(tmp_path / "checkpoints"))
+    second.run()
+    replay = second.algo.replay
+    rows = replay.acted.nonzero().flatten()
+    batch = replay.gather(rows, 3, 0.9)
+    before, after = batch["obs/policy"][:, 0] < 500, batch["next/policy"][:, 0] < 500
+    assert len(rows) == 20 and before.sum() == 10 and torch.equal(before, after)
+
+
 def test_learner_and_environments_may_be_on_different_devices(tmp_path: Path) -> None:
     """With a generator of its own, which a checkpoint holds."""
     words = [w for w in TINY if not w.startswith("residual")] + ["algo.device=cpu:0"]
@@ -106,7 +167,6 @@ def test_learner_and_environments_may_be_on_different_devices(tmp_path: Path) ->
 def test_a_correction_is_at_most_the_scale(given: list[str]) -> None:
     """An on-policy learner's actions have no bounds of their own."""
     from robolearn import config
-    from robolearn.loops.guided import GuidedEnv
 
     cfg = config.load(train.TrainCfg, [*TASK, "num_envs=2", given[1]])
     found = []

@@ -1,5 +1,7 @@
 """Ensembles against networks one by one, histograms against the values they stand for, and the fine normaliser."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -173,6 +175,13 @@ def test_the_first_updates_are_averaged_and_later_ones_change_nothing():
     fine.update(100.0 + torch.randn(10, 1))
     assert all(torch.equal(v, before[k]) for k, v in fine.state_dict().items())
     assert fine.count.item() == FineNormalizer.BATCHES
+
+
+def test_what_was_constant_is_shifted_and_not_made_sensitive():
+    """A drawer that nobody opened before the first update may be opened later."""
+    fine = FineNormalizer(1)
+    fine.update(torch.full((100, 1), 0.3))
+    assert fine(torch.tensor([[0.3], [0.31]])).flatten().tolist() == pytest.approx([0.0, math.asinh(0.01)], abs=1e-6)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, -3.0, 1000.0])

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from chunk_samples import chunk_spec, diffusion, gaussian, step_spec
+from chunk_samples import Constant, chunk_spec, diffusion, gaussian, step_spec
 from torch import Tensor
 
 from robolearn import bundle, config
@@ -81,18 +81,6 @@ def seeded(policy: Policy, num_envs: int) -> Policy:
     policy.generator = torch.Generator().manual_seed(3)
     policy.reset(torch.ones(num_envs, dtype=torch.bool))
     return policy
-
-
-class Constant(ChunkedPolicy):
-    """Whose actions are all `config["says"]`."""
-
-    kind = ""
-
-    def loss(self, windows, generator=None) -> Tensor:
-        raise NotImplementedError
-
-    def plan(self, obs: dict[str, Tensor], rows: Tensor) -> Tensor:
-        return torch.full((len(rows), self.horizon, self.spec.action.dim), self.config["says"])
 
 
 class Feedback(Constant):
