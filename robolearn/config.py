@@ -66,7 +66,7 @@ def reload(root: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
 
     try:
         stored: Any = OmegaConf.load(path)
-        choices = {g: stored[g].name for g in _groups(root)}
+        choices = {g: stored[g].name for g in _groups(root) if g in stored}  # an older one lacks the newer groups
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist; is {path.parent} a run?") from None
     except Exception as error:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from robolearn.algos.imitation import require_compiler
-from robolearn.algos.off_policy_cfg import OffPolicyCfg
+from robolearn.algos.off_policy_cfg import BLAME, OffPolicyCfg
 from robolearn.data.replay import Batch, Replay
 from robolearn.env import Extras, Obs
 from robolearn.errors import ConfigError
@@ -32,6 +32,7 @@ from robolearn.spec import PolicySpec
 
 COPIES = 2
 """Of the replay, while a checkpoint is written."""
+IMITATING = ("supervised", "hg_dagger")
 FIT_ROWS = 20_000
 """Of the replay and of the demonstrations, from which the normalisers are made."""
 
@@ -52,6 +53,9 @@ class OffPolicy(ABC):
         self._make_optimizers()
         self.replay = self.new_replay(cfg.capacity, num_envs)
         self.demos: Replay | None = None
+        self._demo_count = 0
+        self._persons = self.replay.of_person()
+        self._person_acted = torch.zeros(num_envs, dtype=torch.bool, device=device)
         self.updates, self.env_steps, self._owed = 0, 0, 0.0
         self._began, self._fitted = False, False
         self._sums: dict[str, Tensor] = {}
@@ -60,7 +64,7 @@ class OffPolicy(ABC):
             require_compiler(device)
         how = "reduce-overhead" if device.type == "cuda" else "default"
         self._critic_loss = torch.compile(self.critic_loss, mode=how) if cfg.compile else self.critic_loss
-        self._actor_loss = torch.compile(self.actor_loss, mode=how) if cfg.compile else self.actor_loss
+        self._actor_loss = torch.compile(self.actors_loss, mode=how) if cfg.compile else self.actors_loss
 
     def _make_critics(self) -> None:
         cfg, a = self.cfg, self.spec.action.dim
@@ -75,10 +79,11 @@ class OffPolicy(ABC):
         self.action_std = torch.ones(a, device=self.device)
 
     def _make_optimizers(self) -> None:
-        """The encoders of pictures are the critics' to train; the actor reads what they see."""
-        cfg = self.cfg
-        self._critic_parameters = [*self.critic.parameters(), *self.policy.encoders.parameters()]
-        self._actor_parameters = list(self.policy.net.parameters())
+        """The encoders of pictures are the critics' to train, where there are any; the actor reads what they see."""
+        cfg, encoders = self.cfg, list(self.policy.encoders.parameters())
+        self.imitates = cfg.labels == "hg_dagger"
+        self._critic_parameters = [*self.critic.parameters(), *([] if self.imitates else encoders)]
+        self._actor_parameters = [*self.policy.net.parameters(), *(encoders if self.imitates else [])]
         self.optimizers = {
             "critic": torch.optim.Adam(self._critic_parameters, lr=cfg.critic_rate, fused=True),
             "actor": torch.optim.Adam(self._actor_parameters, lr=cfg.actor_rate, fused=True),
@@ -96,7 +101,9 @@ class OffPolicy(ABC):
         """Their share of every batch is `demo_share`."""
         if not len(demos):
             raise ConfigError("there is not one transition in the demonstrations")
-        self.demos = demos
+        self.demos, self._demo_count = demos, len(demos)
+        if self.cfg.labels == "rlif":
+            demos.reward.zero_()  # nobody had to take over
 
     # --- acting -----------------------------------------------------------------------------------------------------
 
@@ -114,7 +121,7 @@ class OffPolicy(ABC):
         if not self._began:
             self.replay.begin(obs)
             self._began = True
-        return self.explore(obs).to(self.env_device)
+        return (self.policy.act(obs) if self.imitates else self.explore(obs)).to(self.env_device)
 
     def here(self, obs: Obs) -> Obs:
         """On the device that learns."""
@@ -126,7 +133,12 @@ class OffPolicy(ABC):
             action, earned, end, cut = (
                 v.to(self.device) for v in (extras["applied_action"], reward, terminated, truncated)
             )
-            self.replay.add(action, earned, end, cut, self.here(extras["final_obs"]), self.here(obs))
+            human = extras["intervened"].to(self.device) if "intervened" in extras else None
+            if human is not None:
+                earned = self._judged(human, earned, end | cut)
+            self.replay.add(action, earned, end, cut, self.here(extras["final_obs"]), self.here(obs), human)
+            if human is not None:
+                self._persons = self.replay.of_person()
         self.env_steps += self.num_envs
         if self.learning:
             self._learned_from += self.num_envs
@@ -136,6 +148,14 @@ class OffPolicy(ABC):
                 self._owed -= 1.0
                 self.learn()
             self._seconds += time.perf_counter() - start
+
+    def _judged(self, human: Tensor, reward: Tensor, done: Tensor) -> Tensor:
+        """The rewards (B,) that count where a person acts in the environments `human` (B,)."""
+        onset, self._person_acted = human & ~self._person_acted, human & ~done
+        if self.cfg.labels != "rlif":
+            return reward
+        self.replay.blame(onset, BLAME)
+        return torch.zeros_like(reward)
 
     def restart(self) -> None:
         self.replay.cut(torch.ones(self.num_envs, dtype=torch.bool, device=self.device))
@@ -171,11 +191,17 @@ class OffPolicy(ABC):
     # --- learning ---------------------------------------------------------------------------------------------------
 
     def batch(self) -> Batch:
-        """Of the replay and the demonstrations, each its share."""
-        cfg = self.cfg
-        theirs = round(cfg.demo_share * cfg.batch) if self.demos is not None else 0
-        parts = [(self.replay, cfg.batch - theirs), (self.demos, theirs)]
+        """Of the replay and the demonstrations, each its share; what a person did in the replay is in both."""
+        cfg, persons = self.cfg, self._persons
+        known = self._demo_count + len(persons)
+        share = 1.0 if self.imitates else cfg.demo_share
+        theirs = round(share * cfg.batch) if known else 0
+        live = round(theirs * len(persons) / known) if known else 0
+        parts = [(self.replay, cfg.batch - theirs), (self.demos, theirs - live)]
         found = [r.sample(n, self.generator, cfg.n_step, cfg.gamma) for r, n in parts if r is not None and n]
+        if live:
+            at = torch.randint(len(persons), (live,), generator=self.generator, device=self.device)
+            found.append(self.replay.gather(persons[at], cfg.n_step, cfg.gamma))
         whole = {k: torch.cat([f[k] for f in found]) for k in found[0]} if len(found) > 1 else found[0]
         return whole | {k: self._cropped(v) for k, v in whole.items() if v.dtype == torch.uint8}
 
@@ -191,19 +217,23 @@ class OffPolicy(ABC):
         if not self._fitted:
             self._fit()
         cfg, batch = self.cfg, self.batch()
-        picked = self.pick()
-        loss, figures = self._critic_loss(batch, self.noise(cfg.batch), picked)
-        self._descend("critic", loss, self._critic_parameters)
-        with torch.no_grad():
-            torch._foreach_lerp_(list(self.target.parameters()), list(self.critic.parameters()), cfg.tau)
-        self._add(figures)
+        if not self.imitates:
+            self._learn_values(batch)
         self.updates += 1
         if self.updates > cfg.critic_warmup and self.updates % cfg.actor_every == 0:
             loss, figures = self._actor_loss(batch, self.noise(cfg.batch))
             self._descend("actor", loss, self._actor_parameters)
-            self._add(self.after_actor(figures))
+            self._add(figures if self.imitates else self.after_actor(figures))
             self._actors += 1
         self._count += 1
+
+    def _learn_values(self, batch: Batch) -> None:
+        picked = self.pick()
+        loss, figures = self._critic_loss(batch, self.noise(self.cfg.batch), picked)
+        self._descend("critic", loss, self._critic_parameters)
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.target.parameters()), list(self.critic.parameters()), self.cfg.tau)
+        self._add(figures)
 
     def pick(self) -> Tensor | None:
         """The critics of a target, (k,); None for all."""
@@ -251,6 +281,11 @@ class OffPolicy(ABC):
         sent = (self.sent(obs, action) - self.action_mean) / self.action_std
         return critic(torch.cat((features, sent), dim=-1), picked)
 
+    @torch.no_grad()
+    def value(self, obs: Obs, action: Tensor) -> Tensor:
+        """(B,) of actions (B, A): the least that the critics say."""
+        return self.as_value(self.values(self.critic, self.policy.features(obs), obs, action)).amin(0)
+
     def as_value(self, said: Tensor) -> Tensor:
         """(E, B)"""
         return self.histogram.value(said) if self.histogram else said.squeeze(-1)
@@ -261,6 +296,18 @@ class OffPolicy(ABC):
 
     @abstractmethod
     def actor_loss(self, batch: Batch, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]: ...
+
+    def actors_loss(self, batch: Batch, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """By the critics, by what a person did, or by both, as `labels` says."""
+        if self.cfg.labels not in IMITATING:
+            return self.actor_loss(batch, noise)
+        said = self.policy.mean(self.policy.features(part(batch, "obs/")))
+        human = batch["human"].float()
+        away = (((said - batch["action"]) ** 2).mean(1) * human).sum() / human.sum().clamp_min(1.0)
+        if self.imitates:
+            return away, {"actor_distance": away.detach()}
+        loss, figures = self.actor_loss(batch, noise)
+        return loss + self.cfg.imitation * away, figures | {"actor_distance": away.detach()}
 
     def after_actor(self, figures: dict[str, Tensor]) -> dict[str, Tensor]:
         """What else is learned with the actor."""
@@ -287,14 +334,18 @@ class OffPolicy(ABC):
             "replay": self.replay.state_dict(),
             "generator": {"state": self.generator.get_state()} if self._own else {},
             "counters": {"updates": self.updates, "env_steps": self.env_steps, "owed": self._owed,
-                         "began": self._began, "fitted": self._fitted},
+                         "began": self._began, "fitted": self._fitted}, "person_acted": self._person_acted,
         }  # fmt: skip
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_networks(self, state: dict[str, Any]) -> None:
+        """Of what `state_dict` gave: what is known, without what it was learned from."""
         self.policy.load_state_dict(state["policy"])
         self.critic.load_state_dict(state["critic"])
         self.target.load_state_dict(state["target"])
         self.action_mean, self.action_std = (state["actions"][k].to(self.device) for k in ("mean", "std"))
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.load_networks(state)
         for name, optimizer in self.optimizers.items():
             moments = {int(i): s for i, s in state.get("optimizer", {}).get(name, {}).items()}
             optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
@@ -304,6 +355,7 @@ class OffPolicy(ABC):
         counters = state["counters"]
         self.updates, self.env_steps, self._owed = counters["updates"], counters["env_steps"], counters["owed"]
         self._began, self._fitted = counters["began"], counters["fitted"]
+        self._person_acted, self._persons = state["person_acted"].to(self.device), self.replay.of_person()
 
 
 def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Any]:

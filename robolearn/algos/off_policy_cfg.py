@@ -11,6 +11,10 @@ from robolearn.errors import unknown
 from robolearn.nets.histogram import LEAST_BINS
 from robolearn.nets.mlp import ACTIVATIONS, NORMALIZERS
 
+LABELS = ("hil_serl", "supervised", "hg_dagger", "rlif")
+BLAME = -1.0
+"""The reward of an action that made a person take over (RLIF, Luo et al. 2024)."""
+
 
 @dataclass
 class OffPolicyCfg(AlgoCfg):
@@ -29,6 +33,12 @@ class OffPolicyCfg(AlgoCfg):
     """Updates of the critics per update of the actor."""
     demo_share: float = 0.5
     """Of a batch, where there are demonstrations (RLPD, Ball et al. 2023)."""
+    labels: str = "hil_serl"
+    """What a person's interventions mean (robolearn.hil): hil_serl, that their steps are demonstrations too;
+    supervised, that the actor imitates them besides; hg_dagger, that it does nothing else; rlif, that the action which
+    made the person take over costs 1, and nothing else counts."""
+    imitation: float = 1.0
+    """Of labels=supervised: the weight, in the actor's loss, of the mean squared distance to a person's actions."""
     critics: int = 2
     sampled_critics: int = 2
     """Of these, drawn at random for each target, which is the least of them (REDQ, Chen et al. 2021)."""
@@ -74,14 +84,14 @@ class OffPolicyCfg(AlgoCfg):
                              "least 1")  # fmt: skip
         if self.sampled_critics > self.critics:
             raise ValueError(f"algo.sampled_critics is {self.sampled_critics} of {self.critics} critics")
-        for name in ("ratio", "critic_rate", "actor_rate", "max_grad_norm"):
+        for name in ("ratio", "imitation", "critic_rate", "actor_rate", "max_grad_norm"):
             if not 0.0 < getattr(self, name) < math.inf:
                 raise ValueError(f"algo.{name} must be finite and above 0, got {getattr(self, name)}")
         if not (0.0 <= self.gamma <= 1.0 and 0.0 < self.tau <= 1.0 and 0.0 <= self.demo_share <= 1.0):
             raise ValueError("algo.gamma and demo_share must be in [0, 1], tau in (0, 1]")
         if self.warmup_steps < 0 or self.critic_warmup < 0 or self.hl_gauss < 0:
             raise ValueError("algo.warmup_steps, critic_warmup and hl_gauss must be at least 0")
-        for name, table in (("activation", ACTIVATIONS), ("normalizer", NORMALIZERS)):
+        for name, table in (("activation", ACTIVATIONS), ("normalizer", NORMALIZERS), ("labels", LABELS)):
             if getattr(self, name) not in table:
                 raise ValueError(f"algo.{name}: " + unknown(name, getattr(self, name), tuple(table)))
         self._check_values()

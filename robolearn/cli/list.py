@@ -90,6 +90,10 @@ def _algos() -> list[Row]:
     return [(name, describe(item)) for name, item in _entries("algo")]
 
 
+def _persons() -> list[Row]:
+    return [(name, describe(item)) for name, item in _entries("person")]
+
+
 def _experiments() -> list[Row]:
     return [_experiment(name, path) for name, path in sorted(config.experiments().items())]
 
@@ -131,11 +135,12 @@ def sentence(docstring: str) -> str:
     return re.split(r"\.(?: (?=[A-Z])|$)", " ".join(paragraph.split()), maxsplit=1)[0]
 
 
-GROUPS: Sequence[str] = ("task", "algo", "robot", "backend")
+GROUPS: Sequence[str] = ("task", "algo", "robot", "backend", "person")
 KINDS = {
     "tasks": Kind("what can be learned", ("robot", "rate", "observation", "action"), _tasks),
     "algos": Kind("how it can be learned", (), _algos),
     "robots": Kind("whose specifications are known", ("joints", "max rate"), _robots),
     "backends": Kind("physics engines", ("runs on",), _backends),
+    "persons": Kind("who takes over at times in a simulated training", (), _persons),
     "experiments": Kind("ready choices of all of these, with what differs", ("task", "algo"), _experiments),
 }

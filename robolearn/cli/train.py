@@ -51,12 +51,14 @@ log = logging.getLogger(__name__)
 class TrainCfg:
     defaults: list[Any] = field(
         default_factory=lambda: [
-            {"task": "???"}, {"algo": "ppo"}, {"backend": "mujoco"}, "_self_", {"optional experiment": None},
+            {"task": "???"}, {"algo": "ppo"}, {"backend": "mujoco"}, {"person": "nobody"}, "_self_",
+            {"optional experiment": None},
         ]
     )  # fmt: skip
     task: Any = option(_options.MISSING, "what to learn; robolearn list tasks", group=True)
     algo: Any = option(_options.MISSING, "how to learn it; robolearn list algos", group=True)
     backend: Any = option(_options.MISSING, "physics engine; robolearn list backends", group=True)
+    person: Any = option(_options.MISSING, "who takes over at times, simulated; robolearn list persons", group=True)
     num_envs: int = option(256, "parallel environments")
     seed: int = option(0, "of everything: same seed, same run")
     device: str = option("auto", "cpu, cuda, cuda:1; auto takes the GPU if the engine can use it")

@@ -41,6 +41,8 @@ class Replay:
         self.frames = {k: room(s, dtypes.get(k, torch.float32)) for k, s in shapes.items()}
         self.action, self.reward = room((action_dim,), torch.float32), room((), torch.float32)
         self.acted, self.terminated = room((), torch.bool), room((), torch.bool)
+        self.human = room((), torch.bool)
+        """Whose action it was."""
         self.episode, self.t = room((), torch.long), room((), torch.long)
         self.head = torch.zeros(lanes, dtype=torch.long, device=self.device)
         """The slot of each lane's newest frame."""
@@ -67,15 +69,17 @@ class Replay:
         self._put(obs, lanes, number, torch.zeros_like(lanes))
 
     def add(self, action: Tensor, reward: Tensor, terminated: Tensor, truncated: Tensor, final_obs: Obs,
-            obs: Obs) -> None:  # fmt: skip
-        """What came of `action` (B, A) at the newest frames: `final_obs`, and where that ended an episode `obs` begins
-        the next one. ValueError for a lane that has not begun."""
+            obs: Obs, human: Tensor | None = None) -> None:  # fmt: skip
+        """What came of `action` (B, A), a person's where `human` (B,), at the newest frames: `final_obs`, and where
+        that ended an episode `obs` begins the next one. ValueError for a lane that has not begun."""
         if not bool(self.open.all()):
             raise ValueError("a lane's episode has not begun")
         at = self._lane * self.length + self.head
         done = terminated | truncated
         self.action[at], self.reward[at] = action, reward
         self.terminated[at], self.acted[at], self.newest = terminated, True, at[-1]
+        if human is not None:
+            self.human[at] = human
         number, t = self.episode[at], self.t[at] + 1
         self._move(self._lane)
         self._put(final_obs, self._lane, number, t)
@@ -86,6 +90,14 @@ class Replay:
         """A fragment ends in the lanes `mask` (B,), as by a time limit: what follows is another episode, which has to
         begin."""
         self.open = self.open & ~mask
+
+    def blame(self, mask: Tensor, reward: float) -> None:
+        """Set the reward of the transitions that led to the newest frames of the lanes `mask` (B,); an episode's first
+        frame blames nobody."""
+        at = self._lane * self.length + self.head
+        before = self._lane * self.length + (self.head - 1) % self.length
+        led = mask & (self.t[at] > 0)
+        self.reward[before] = torch.where(led, reward, self.reward[before])
 
     def add_episode(self, obs: Obs, action: Tensor, reward: Tensor, terminated: Tensor, lane: int = 0) -> None:
         """A whole one, (T, ...) each. Where its last step is not `terminated`, what it led to is not known: it is the
@@ -105,6 +117,7 @@ class Replay:
         self.episode[slots], self.t[slots] = number, torch.arange(known + 1, device=self.device)
         for own, values in ((self.action, action), (self.reward, reward), (self.terminated, terminated)):
             own[slots[:-1]] = values[:known].to(self.device)
+        self.human[slots] = True
         self.acted[slots] = True
         self.acted[slots[-1]] = False
         self.newest = slots[-2]
@@ -121,7 +134,7 @@ class Replay:
         for key, frames in self.frames.items():
             frames[at] = obs[key] if len(lanes) == self.lanes else obs[key][lanes]
         self.episode[at], self.t[at] = number, t
-        self.acted[at], self.terminated[at] = False, False
+        self.acted[at], self.terminated[at], self.human[at] = False, False, False
         self.open[lanes] = True
 
     # --- reading ----------------------------------------------------------------------------------------------------
@@ -138,13 +151,18 @@ class Replay:
         row = rows.gather(0, first[None])[0]
         return torch.where(self.acted[row], row, self.newest)
 
+    def of_person(self) -> Tensor:
+        """Rows of all transitions that were a person's."""
+        return (self.acted & self.human).nonzero().flatten()
+
     def _after(self, row: Tensor) -> Tensor:
         lane = row // self.length
         return lane * self.length + (row - lane * self.length + 1) % self.length
 
     def gather(self, rows: Tensor, steps: int, gamma: float) -> Batch:
         """Of the transitions `rows` (B,): `obs/KEY`, `action`, `reward` (the discounted sum of up to `steps` rewards),
-        `discount` (what a value of `next/KEY` counts: gamma to the number of steps, 0 after a terminated one)."""
+        `discount` (what a value of `next/KEY` counts: gamma to the number of steps, 0 after a terminated one), and
+        `human`, whose action it was."""
         total, discount = torch.zeros_like(self.reward[rows]), torch.ones_like(self.reward[rows])
         at, alive = rows, torch.ones_like(rows, dtype=torch.bool)
         for _ in range(steps):
@@ -156,7 +174,8 @@ class Replay:
         out = {f"obs/{k}": v[rows] for k, v in self.frames.items()} | {
             f"next/{k}": v[at] for k, v in self.frames.items()
         }
-        return out | {"action": self.action[rows], "reward": total, "discount": discount}
+        whole = {"action": self.action[rows], "human": self.human[rows], "reward": total, "discount": discount}
+        return out | whole
 
     def sample(self, count: int, generator: torch.Generator, steps: int = 1, gamma: float = 0.99) -> Batch:
         return self.gather(self.draw(count, generator), steps, gamma)
@@ -184,5 +203,5 @@ class Replay:
         return flat.view(self.lanes, self.length, *flat.shape[1:])
 
     def _all(self) -> dict[str, Tensor]:
-        names = ("action", "reward", "acted", "terminated", "episode", "t")
+        names = ("action", "reward", "acted", "terminated", "human", "episode", "t")
         return self.frames | {n: getattr(self, n) for n in names}

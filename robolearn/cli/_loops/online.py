@@ -11,6 +11,7 @@ from robolearn import config
 from robolearn.cli import _world
 from robolearn.cli._loops.base import Loop
 from robolearn.cli._loops.options import ResidualOptions
+from robolearn.cli._loops.people import ALONE, accompanied
 from robolearn.config import ConfigError, register
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ class Online(Loop):
             self.base = self.base.to(env.device)
             world = GuidedEnv(env, spec, self.base, about.scale, cfg.seed + 2, about.switch_steps)  # type: ignore[assignment]
             spec = world.policy_spec()
+        if cfg.person.name != ALONE:
+            world = accompanied(env, cfg)  # type: ignore[assignment]
         algo = config.build(cfg.algo, spec=spec, num_envs=env.num_envs, device=env.device, generator=generator)
         if self.demos is not None:
             self._show(algo)
@@ -134,6 +137,8 @@ def _refuse_strange(cfg: Any) -> None:
         raise ConfigError(
             f"data.path: algo={cfg.algo.name} does not learn from episodes; sac, td3, bc and diffusion do"
         )
+    if cfg.person.name != ALONE and (cfg.residual.base or not hasattr(cfg.algo, "demo_share")):
+        raise ConfigError(f"person={cfg.person.name}: from interventions learn td3 and sac, without residual.base")
     about = cfg.residual
     if not about.base and (about.scale, about.switch_steps) != (ResidualOptions.scale, ResidualOptions.switch_steps):
         raise ConfigError("missing: residual.base=..., a run of a policy that plans chunks, which is to be corrected")

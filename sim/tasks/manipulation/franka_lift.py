@@ -19,7 +19,15 @@ from sim.randomize import RandomizeCfg, Range, uniform
 from sim.scene import Box, CameraCfg, FrameMarker, ObjectCfg, Param, RobotCfg, SceneCfg
 from sim.task import ActionState, Task
 from sim.tasks.manipulation.carry import pick
-from sim.tasks.manipulation.franka import FrankaCfg, arm_action, check_ranges, check_reward, demand_positive, nearness
+from sim.tasks.manipulation.franka import (
+    FrankaCfg,
+    arm_action,
+    check_ranges,
+    check_reward,
+    demand_positive,
+    nearness,
+    success_worth,
+)
 
 CUBE = "cube"
 
@@ -54,6 +62,8 @@ class FrankaLiftCfg(FrankaCfg):
     success_speed_mps: float = 0.1
     reward: str = "dense"
     """Or sparse: success alone."""
+    success_ends: bool = False
+    """An episode ends with its success, which is then worth the same at once (see `success_worth`)."""
     weights: dict[str, float] = field(
         default_factory=lambda: {
             "reach": 4.0,
@@ -94,6 +104,8 @@ class FrankaLiftCfg(FrankaCfg):
         if not near < self.cube_x_m[0] <= math.hypot(self.cube_x_m[1], max(map(abs, self.cube_y_m))) < far:
             raise ValueError(f"task.workspace_m must hold the cubes of cube_x_m and cube_y_m, got {near}, {far}")
         check_reward(self, ("dense", "sparse"))
+        if self.success_ends:
+            self.weights = self.weights | {"success": success_worth(self) / self.step_dt_s}
 
 
 @register("task", "franka_lift", FrankaLiftCfg)
@@ -213,7 +225,8 @@ class FrankaLift(Task):
     def terminated(self, robot: RobotState, scene: SceneState) -> Tensor:
         near, far = self.cfg.workspace_m
         away = scene.objects[CUBE].pose[:, :2].norm(dim=1)
-        return (away < near) | (away > far)
+        out = (away < near) | (away > far)
+        return out | self.metrics(robot, scene)["success"] if self.cfg.success_ends else out
 
     def metrics(self, robot: RobotState, scene: SceneState) -> dict[str, Tensor]:
         missing, held = self._missing(scene), self._held(robot, scene)
