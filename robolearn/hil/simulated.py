@@ -121,6 +121,11 @@ class LateCfg(PersonCfg):
     patience_s: float = 4.0
     """That an episode may take before somebody helps."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0.0 <= self.patience_s < math.inf:
+            raise ValueError(f"person.patience_s must be finite and at least 0, got {self.patience_s}")
+
 
 @register("person", "late", LateCfg)
 class Late(SimulatedPerson):
@@ -153,9 +158,8 @@ class AtRandom(SimulatedPerson):
     def wants(self, obs: Obs, proposed: Tensor, said: Tensor) -> Tensor:
         """So seldom that `share` is what comes of it, with the delay before and the hold after each wish."""
         cfg = self.cfg
-        held, late = (max(1.0, s / self.dt) for s in (cfg.hold_s, cfg.delay_s))
-        free = held * (1.0 - cfg.share) / cfg.share
-        return self.drawn(1.0 / max(1.0, free - late + 1.0)) & ~self.acting
+        free = max(1.0, cfg.hold_s / self.dt) * (1.0 - cfg.share) / cfg.share
+        return self.drawn(1.0 / max(1.0, free - cfg.delay_s / self.dt)) & ~self.acting
 
 
 @dataclass
@@ -165,6 +169,11 @@ class ComparingCfg(PersonCfg):
     """Of values, which no reward's sign or size can turn round, as a ratio of them would be."""
     critic: str = "???"
     """A run of sac or td3."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0.0 <= self.margin < math.inf:
+            raise ValueError(f"person.margin must be finite and at least 0, got {self.margin}")
 
 
 class Comparing(SimulatedPerson):
@@ -198,7 +207,7 @@ class ByAdvantage(Comparing):
     """Takes over when what the policy's actions lost has added up to so much since the last intervention."""
 
     def wants(self, obs: Obs, proposed: Tensor, said: Tensor) -> Tensor:
-        self.lost = (self.lost + self.loss(obs, proposed, said).clamp_min(0.0)) * ~self.acting
+        self.lost = self.lost * ~self.acting + self.loss(obs, proposed, said).clamp_min(0.0)
         return self.mostly(self.lost > self.cfg.margin)
 
 
