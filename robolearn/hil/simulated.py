@@ -167,7 +167,7 @@ class ComparingCfg(PersonCfg):
     name: str = "margin"
     margin: float = 0.1
     """Of values, which no reward's sign or size can turn round, as a ratio of them would be."""
-    critic: str = "???"
+    critic: str = ""
     """A run of sac or td3."""
 
     def __post_init__(self) -> None:

@@ -69,7 +69,7 @@ def test_critics_of_another_run_say_when_to_take_over(tmp_path: Path, rule: str)
     [
         (["algo=ppo", "person=late"], r"person=late: from interventions learn td3 and sac"),
         (["algo=td3", "person=lat"], r"no person 'lat'.*late"),
-        (["algo=td3", "person=margin"], r"missing: person\.critic="),
+        (["algo=td3", "person=margin"], r"it needs person\.critic=RUN"),
         (["algo=td3", "person=late", "task=crazyflie_hover", "backend=quadrotor"], r"has no scripted expert"),
     ],
     ids=lambda v: v[1] if isinstance(v, list) else "",

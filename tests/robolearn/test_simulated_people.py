@@ -86,7 +86,7 @@ def test_a_wish_is_carried_out_though_it_has_passed() -> None:
     def value(obs: dict[str, Tensor], action: Tensor) -> Tensor:
         return (obs["policy"][:, 0] == 2.0).float() * action[:, 0].clamp_max(1.0)
 
-    cfg = ComparingCfg(delay_s=0.3, hold_s=0.2, margin=0.5, critic="given")
+    cfg = ComparingCfg(delay_s=0.3, hold_s=0.2, margin=0.5)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(simulated, "CERTAINTY", 1.0)
         assert drawn(watched(person(cfg, value=value), 10)) == ".....hh..."
@@ -98,7 +98,7 @@ def test_what_was_lost_adds_up() -> None:
     def value(obs: dict[str, Tensor], action: Tensor) -> Tensor:
         return 0.1 * action[:, 0].clamp_max(1.0)
 
-    cfg = AdvantageCfg(delay_s=0.0, hold_s=0.2, margin=0.35, critic="given")
+    cfg = AdvantageCfg(delay_s=0.0, hold_s=0.2, margin=0.35)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(simulated, "CERTAINTY", 1.0)
         assert drawn(watched(person(cfg, value=value), 10)) == "...hh...hh"
@@ -106,7 +106,7 @@ def test_what_was_lost_adds_up() -> None:
 
 def test_who_compares_needs_a_critic() -> None:
     with pytest.raises(ConfigError, match=r"person=margin compares actions: it needs person\.critic=RUN"):
-        person(ComparingCfg(critic="given"))
+        person(ComparingCfg())
 
 
 @pytest.mark.parametrize(("share", "hold_s", "delay_s"), [(0.3, 0.5, 0.0), (0.3, 0.5, 0.3), (0.6, 1.0, 0.2)])
@@ -143,7 +143,7 @@ def test_a_person_who_was_put_back_goes_on_the_same() -> None:
         (LateCfg, {"delay_s": -1.0}, "delay_s must be finite and at least 0"),
         (LateCfg, {"patience_s": math.nan}, "patience_s must be finite and at least 0"),
         (AtRandomCfg, {"share": 1.0}, r"share must be in \(0, 1\)"),
-        (ComparingCfg, {"margin": -0.1, "critic": "given"}, "margin must be finite and at least 0"),
+        (ComparingCfg, {"margin": -0.1}, "margin must be finite and at least 0"),
         (LateCfg, {"tired_after_s": 0.0}, "tired_after_s must be above 0"),
     ],
 )

@@ -23,7 +23,8 @@ ALONE = "nobody"
 def accompanied(env: SimEnv, cfg: Any) -> HumanEnv:
     """The world with a simulated person in it, who has the hand of the task's scripted expert."""
     generator = torch.Generator(env.device).manual_seed(cfg.seed + 3)
-    value = _critic(env, cfg.person.critic) if hasattr(cfg.person, "critic") else None
+    run = getattr(cfg.person, "critic", "")
+    value = _critic(env, run) if run else None
     hand = ExpertHand(env, env.task.expert(env.num_envs, env.device, cfg.person.noise, generator))
     return HumanEnv(env, config.build(cfg.person, hand=hand, num_envs=env.num_envs, dt=env.step_dt, device=env.device,
                                       generator=generator, value=value))  # fmt: skip
