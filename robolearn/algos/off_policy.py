@@ -134,27 +134,52 @@ class OffPolicy(ABC):
                 v.to(self.device) for v in (extras["applied_action"], reward, terminated, truncated)
             )
             human = extras["intervened"].to(self.device) if "intervened" in extras else None
+            everyone = torch.arange(self.num_envs, device=self.device)
             if human is not None:
-                earned = self._judged(human, earned, end | cut)
+                earned = self._judged(everyone, human, earned, end | cut)
             self.replay.add(action, earned, end, cut, self.here(extras["final_obs"]), self.here(obs), human)
             if human is not None:
                 self._persons = self.replay.of_person()
-        self.env_steps += self.num_envs
-        if self.learning:
-            self._learned_from += self.num_envs
-            self._owed += self.cfg.ratio * self.num_envs
-            start = time.perf_counter()
-            while self._owed >= 1.0:
-                self._owed -= 1.0
-                self.learn()
-            self._seconds += time.perf_counter() - start
+        self._count_steps(self.num_envs)
+        self.catch_up()
 
-    def _judged(self, human: Tensor, reward: Tensor, done: Tensor) -> Tensor:
-        """The rewards (B,) that count where a person acts in the environments `human` (B,)."""
-        onset, self._person_acted = human & ~self._person_acted, human & ~done
+    def begin(self, lane: int, obs: Obs) -> None:
+        """An episode's first frame (1, ...) in the environment `lane`, of those that keep no time with the others."""
+        self.replay.begin(self.here(obs), torch.arange(self.num_envs, device=self.device) == lane)
+        self._began, self._person_acted[lane] = True, False
+
+    def receive(self, lane: int, action: Tensor, reward: Tensor, terminated: Tensor, truncated: Tensor, final_obs: Obs,
+                human: Tensor) -> None:  # fmt: skip
+        """One step of the environment `lane`, (1, ...) each; `catch_up` learns of it."""
+        lanes = torch.tensor([lane], device=self.device)
+        reward = self._judged(lanes, human, reward, terminated | truncated)
+        self.replay.add(action, reward, terminated, truncated, self.here(final_obs), None, human, lanes)
+        self._persons = self.replay.of_person()
+        self._count_steps(1)
+
+    def _count_steps(self, steps: int) -> None:
+        self.env_steps += steps
+        if self.learning:
+            self._learned_from += steps
+            self._owed += self.cfg.ratio * steps
+
+    def catch_up(self, most: int = 2**31) -> int:
+        """The updates that are owed, at most so many; how many were made."""
+        start, made = time.perf_counter(), 0
+        while self._owed >= 1.0 and made < most:
+            self._owed -= 1.0
+            self.learn()
+            made += 1
+        self._seconds += time.perf_counter() - start
+        return made
+
+    def _judged(self, lanes: Tensor, human: Tensor, reward: Tensor, done: Tensor) -> Tensor:
+        """The rewards (B,) that count where a person acts in the environments `lanes` (B,)."""
+        onset = human & ~self._person_acted[lanes]
+        self._person_acted[lanes] = human & ~done
         if self.cfg.labels != "rlif":
             return reward
-        self.replay.blame(onset, BLAME)
+        self.replay.blame(torch.zeros_like(self._person_acted).index_copy(0, lanes, onset), BLAME)
         return torch.zeros_like(reward)
 
     def restart(self) -> None:

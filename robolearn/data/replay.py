@@ -69,21 +69,25 @@ class Replay:
         self._put(obs, lanes, number, torch.zeros_like(lanes))
 
     def add(self, action: Tensor, reward: Tensor, terminated: Tensor, truncated: Tensor, final_obs: Obs,
-            obs: Obs, human: Tensor | None = None) -> None:  # fmt: skip
+            obs: Obs | None = None, human: Tensor | None = None, lanes: Tensor | None = None) -> None:  # fmt: skip
         """What came of `action` (B, A), a person's where `human` (B,), at the newest frames: `final_obs`, and where
-        that ended an episode `obs` begins the next one. ValueError for a lane that has not begun."""
-        if not bool(self.open.all()):
+        that ended an episode `obs` begins the next one (without it, `begin` has to). Of all lanes, or of `lanes`
+        (B,). ValueError for a lane that has not begun."""
+        lanes = self._lane if lanes is None else lanes
+        if not bool(self.open[lanes].all()):
             raise ValueError("a lane's episode has not begun")
-        at = self._lane * self.length + self.head
+        at = lanes * self.length + self.head[lanes]
         done = terminated | truncated
         self.action[at], self.reward[at] = action, reward
         self.terminated[at], self.acted[at], self.newest = terminated, True, at[-1]
         if human is not None:
             self.human[at] = human
         number, t = self.episode[at], self.t[at] + 1
-        self._move(self._lane)
-        self._put(final_obs, self._lane, number, t)
-        if bool(done.any()):
+        self._move(lanes)
+        self._put(final_obs, lanes, number, t)
+        if obs is None:
+            self.open[lanes] = ~done
+        elif bool(done.any()):
             self.begin(obs, done)
 
     def cut(self, mask: Tensor) -> None:
@@ -132,7 +136,7 @@ class Replay:
     def _put(self, obs: Obs, lanes: Tensor, number: Tensor, t: Tensor) -> None:
         at = lanes * self.length + self.head[lanes]
         for key, frames in self.frames.items():
-            frames[at] = obs[key] if len(lanes) == self.lanes else obs[key][lanes]
+            frames[at] = obs[key] if len(lanes) == len(obs[key]) else obs[key][lanes]
         self.episode[at], self.t[at] = number, t
         self.acted[at], self.terminated[at], self.human[at] = False, False, False
         self.open[lanes] = True

@@ -235,3 +235,67 @@ def test_the_person_acts_where_it_is_in_control_and_both_actions_are_kept() -> N
     assert found[2]["episode"]["intervened"].tolist() == pytest.approx([1 / 3, 2 / 3])
     assert found[3]["episode"]["intervened"].tolist() == [1.0, 0.0]  # of the next episode
     assert person.seen[:3] == [[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]] and person.begun == [[True] * 2] * 2
+
+
+# --- environments that keep no time with each other ----------------------------------------------------------
+
+
+def test_lanes_that_come_one_by_one_are_as_those_that_come_together() -> None:
+    """Two environments of the same three steps, the second's intervened with; once both at a time, once all of one and
+    then all of the other. Episodes are numbered as they begin."""
+    together, apart = learner("rlif", num_envs=2), learner("rlif", num_envs=2)
+    frames = torch.arange(8.0).reshape(4, 2, 1).expand(4, 2, 3)  # (T, B, 3)
+    human = torch.tensor([[False, False], [False, True], [False, True]])
+    over = torch.tensor([[False, False], [False, False], [True, True]])
+    no, reward = torch.zeros(2, dtype=torch.bool), torch.ones(2)
+    for t in range(3):
+        together.act({"policy": frames[t]})
+        extras = {"final_obs": {"policy": frames[t + 1]}, "applied_action": torch.full((2, 2), 0.1 * t),
+                  "intervened": human[t]}  # fmt: skip
+        together.observe({"policy": frames[0]}, reward.clone(), over[t], no, extras)
+    for lane in (1, 0):
+        one = slice(lane, lane + 1)
+        apart.begin(lane, {"policy": frames[0, one]})
+        for t in range(3):
+            apart.receive(lane, torch.full((1, 2), 0.1 * t), reward[one].clone(), over[t, one], no[one],
+                          {"policy": frames[t + 1, one]}, human[t, one])  # fmt: skip
+    assert told(together) == told(apart)
+    assert [r for *_, r in told(apart)] == [0.0, 0.0, 0.0, -1.0, 0.0, 0.0]
+    assert apart.env_steps == together.env_steps == 6
+
+
+def test_a_lane_has_to_begin_again_after_its_episodes_end() -> None:
+    algo = learner(num_envs=2)
+    step = torch.zeros(1, 2), torch.zeros(1), torch.tensor([True]), torch.tensor([False]), {"policy": torch.zeros(1, 3)}
+    algo.begin(0, {"policy": torch.zeros(1, 3)})
+    algo.receive(0, *step, torch.tensor([False]))
+    with pytest.raises(ValueError, match="a lane's episode has not begun"):
+        algo.receive(0, *step, torch.tensor([False]))
+    with pytest.raises(ValueError, match="a lane's episode has not begun"):
+        algo.receive(1, *step, torch.tensor([False]))
+
+
+def test_a_first_frame_in_the_middle_of_an_episode_cuts_it() -> None:
+    """As after an actor's restart: nothing leads from before to after, and the person who was in control is not."""
+    algo = learner("rlif")
+    for start in (1.0, 10.0):
+        algo.begin(0, {"policy": torch.full((1, 3), start)})
+        for t, human in enumerate((False, True)):
+            no = torch.tensor([False])
+            algo.receive(0, torch.zeros(1, 2), torch.zeros(1), no, no, {"policy": torch.full((1, 3), start + t + 1)},
+                         torch.tensor([human]))  # fmt: skip
+    rows = algo.replay.acted.nonzero().flatten()
+    batch = algo.replay.gather(rows, 5, 0.9)
+    assert batch["next/policy"][:, 0].tolist() == [3.0, 3.0, 12.0, 12.0]
+    assert [r for *_, r in told(algo)] == [-1.0, 0.0, -1.0, 0.0]
+
+
+@pytest.mark.parametrize("most", [1, 3, 100])
+def test_updates_that_are_owed_are_made_up_for_and_no_more(most: int) -> None:
+    algo = learner(warmup_steps=2, ratio=0.5)
+    algo.begin(0, {"policy": torch.zeros(1, 3)})
+    no = torch.tensor([False])
+    for _ in range(12):  # the second is the first that counts: 11 steps, 5 updates
+        algo.receive(0, torch.zeros(1, 2), torch.zeros(1), no, no, {"policy": torch.zeros(1, 3)}, no)
+    assert algo.catch_up(most) == min(most, 5) and algo.updates == min(most, 5)
+    assert algo.catch_up() == max(0, 5 - most)
