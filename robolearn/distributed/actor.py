@@ -62,6 +62,8 @@ class LinkState:
     """For good: `send` raises."""
     problem: str
     """Why there is no connection, or the last weights were not taken; empty if all is well."""
+    last: int
+    """Number of the newest record."""
     unacknowledged: int
     """Records that the learner is not known to have."""
     journal_bytes: int
@@ -129,6 +131,7 @@ class ActorLink:
             self._outbox.connected,
             bool(self._refused),
             self._refused or "; ".join(filter(None, (self._problem, self._weights_problem))),
+            self._journal.last,
             self._outbox.unacknowledged,
             self._journal.size_bytes,
             weights.version if weights else None,

@@ -186,5 +186,8 @@ def _tensor(name: str, array: np.ndarray) -> Any:
 
 
 def as_array(value: Any) -> np.ndarray:
-    """Of a tensor of any device too; bfloat16, which NumPy does not know, raises TypeError."""
-    return value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
+    """Of a tensor of any device too. WireError for a type that NumPy does not know, such as bfloat16."""
+    try:
+        return value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
+    except TypeError as error:
+        raise WireError(f"{error}; convert it to one of {', '.join(DTYPES)}") from None

@@ -43,6 +43,7 @@ BAD = [
     (changed(samples.step(1.0), action=np.zeros(3, np.float32)), r"action is float32 \(3,\), not float32 \(2,\)"),
     (changed(samples.step(1.0), action=np.zeros(2)), "action is float64"),
     (changed(samples.step(1.0), action=torch.zeros(2, 1)), r"\(2, 1\)"),
+    (changed(samples.step(1.0), action=torch.zeros(2, dtype=torch.bfloat16)), "convert it to one of bool"),
     (changed(samples.step(1.0), action=NAN), "action is not finite"),
     (changed(samples.first(1.0), action=np.zeros(2, np.float32)), r"first frame\): no tensor 'action'"),
     (replace(samples.step(1.0), numbers={"reward": 1.0}), "lacks human"),
