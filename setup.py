@@ -52,6 +52,8 @@ EXTRAS = {
     "report": ["matplotlib>=3.8", "av>=13"],
     # Noise schedules, read when a diffusion policy is trained; a robot needs none of it.
     "diffusion": ["diffusers==0.42.*"],
+    # Not older: the generated module of the schema asks for it.
+    "distributed": ["grpcio>=1.66", "protobuf>=7.35.1"],
     "export": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.2"],
     "dev": [
         "build>=1.2",
@@ -59,6 +61,7 @@ EXTRAS = {
         "colcon-core>=0.17",
         "colcon-package-selection>=0.2.10",
         "colcon-ros>=0.5",
+        "grpcio-tools==1.85.1",  # its protoc wrote robolearn/distributed/wire_pb2.py
         "mcap==1.6.0",  # an independent reader of what we record
         "minari==0.5.4",  # an independent reader and writer of its format
         "mypy==2.4.1",

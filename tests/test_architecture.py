@@ -52,6 +52,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "pybullet": ("sim/backends/pybullet*.py", "sim/backends/bullet*.py"),
     "isaaclab": ("sim/backends/isaaclab*.py",),
     **dict.fromkeys(("cv2", "open3d"), ("real/perception/*",)),
+    **dict.fromkeys(("grpc", "google"), ("robolearn/distributed/*",)),
     "diffusers": ("robolearn/policies/noise.py",),  # a bundle holds the schedule: robots need no diffusers
     "newton": ("sim/backends/isaaclab*.py", "sim/backends/newton*.py"),
     **dict.fromkeys(("torchvision", "timm", "open_clip", "lerobot", "pickle", "cPickle", "dill", "joblib"), ()),
@@ -244,6 +245,7 @@ VIOLATIONS = [
     (foreign_packages, "sim/backends/mujoco.py", "import importlib\nimportlib.import_module('warp')"),
     (foreign_packages, "robolearn/data/a.py", "from torchvision import transforms"),
     (foreign_packages, "robolearn/data/a.py", "import pickle"),
+    (foreign_packages, "robolearn/hil/a.py", "grpc = lazy('grpc', extra='distributed')"),
     (no_pickle, "robolearn/a.py", "import torch\ntorch.save(1, 'f')"),
     (no_pickle, "robolearn/a.py", "import torch\nx = torch.load('f')"),
     (no_print, "sim/a.py", "print('hello')"),
