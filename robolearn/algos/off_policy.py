@@ -121,7 +121,11 @@ class OffPolicy(ABC):
         if not self._began:
             self.replay.begin(obs)
             self._began = True
-        return (self.policy.act(obs) if self.imitates else self.explore(obs)).to(self.env_device)
+        return self.propose(obs).to(self.env_device)
+
+    def propose(self, obs: Obs) -> Tensor:
+        """(B, A): with noise, but of who imitates."""
+        return self.policy.act(obs) if self.imitates else self.explore(obs)
 
     def here(self, obs: Obs) -> Obs:
         """On the device that learns."""

@@ -115,7 +115,7 @@ def main(argv: list[str], started: float | None = None) -> int:
         cfg = config.reload(TrainCfg, folder / "config.yaml", overrides)
     else:
         cfg = config.load(TrainCfg, overrides)
-        folder = _new_folder(cfg, overrides)
+        folder = new_folder(cfg, overrides)
         cfg.run_dir = str(folder)
     return _train(cfg, folder, bool(resume), started)
 
@@ -130,7 +130,7 @@ def _process_age() -> float:
 
 
 @contextmanager
-def _exclusive(folder: Path) -> Iterator[None]:
+def exclusive(folder: Path) -> Iterator[None]:
     """Hold a run's folder; ConfigError if another process does."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
@@ -141,7 +141,7 @@ def _exclusive(folder: Path) -> Iterator[None]:
         yield
 
 
-def _new_folder(cfg: TrainCfg, overrides: list[str]) -> Path:
+def new_folder(cfg: TrainCfg, overrides: list[str]) -> Path:
     from robolearn import runs
 
     chosen = [w.partition("=")[2] for w in overrides if w.startswith("experiment=")]
@@ -158,7 +158,7 @@ def _train(cfg: TrainCfg, folder: Path, resume: bool, started: float) -> int:
 
     loop: Loop = config.entry("loop", cfg.algo.loop).value(cfg, folder)
     try:
-        with _exclusive(folder):  # only now: what cannot be built leaves no folder behind
+        with exclusive(folder):  # only now: what cannot be built leaves no folder behind
             loop.prepare(started)
             if resume:
                 _restore(loop, folder)
@@ -169,7 +169,7 @@ def _train(cfg: TrainCfg, folder: Path, resume: bool, started: float) -> int:
             except LearningDiverged:
                 _pack_best(cfg, loop, folder)
                 raise
-            _pack(cfg, loop, folder)
+            pack(cfg, loop, folder)
     except KeyboardInterrupt:
         log.info("go on with: robolearn train resume=%s", folder)
         raise
@@ -206,7 +206,7 @@ def _pack_best(cfg: TrainCfg, loop: Loop, folder: Path) -> None:
         log.warning("the best policy so far, of step %d, is in %s", step, folder / BEST / "bundle")
 
 
-def _pack(cfg: TrainCfg, loop: Loop, folder: Path) -> None:
+def pack(cfg: TrainCfg, loop: Loop, folder: Path) -> None:
     """Evaluate the final policy and write scores.json and bundle/."""
     from robolearn import bundle
     from robolearn.loops.evaluate import table

@@ -182,7 +182,7 @@ def test_settings_that_do_not_fit_the_checkpoint_leave_the_run_as_it_was(tmp_pat
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path):
     run(tmp_path / "run", "total_steps=500")
-    with train._exclusive(tmp_path / "run"):
+    with train.exclusive(tmp_path / "run"):
         other = [sys.executable, "-m", "robolearn.cli.main", "train", f"resume={tmp_path / 'run'}", "total_steps=900"]
         done = subprocess.run(other, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2

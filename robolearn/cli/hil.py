@@ -1,0 +1,287 @@
+"""Learn while acting: an actor beside the robot and a learner, two processes, with a person who takes over at times.
+
+usage: robolearn hil experiment=NAME [key=value ...]            both, on this machine
+       robolearn hil resume=RUN [key=value ...]                 go on with a run
+       robolearn hil role=learner address=HOST:PORT experiment=NAME run_dir=FOLDER [key=value ...]
+       robolearn hil role=actor address=HOST:PORT experiment=NAME run_dir=OTHER [key=value ...]
+
+The actor makes the steps, tells each to the learner, and acts with the weights that came last; if the learner is gone
+it acts on, and what it has to tell waits in its journal. The learner learns `algo.ratio` times for each step that came,
+never more. Either may be killed at any time and is started again: no step is lost or counted twice.
+
+A person is simulated (person=late|at_random|margin|advantage; robolearn list persons) in a simulated world, which goes
+`speed` times as fast as a robot would. algo.labels says what interventions mean: hil_serl, supervised, hg_dagger, rlif.
+
+Shown are, over the last episodes, success, the share of the person's steps, the steps that a success takes, the updates
+a step, and by how many versions the actor's weights are behind. An address that is not of this machine needs a token
+(token_file=, or ROBOLEARN_TOKEN) and TLS (certificate=, key=). Tasks and algos are set as for robolearn train.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from robolearn import config
+from robolearn.cli import _options, _world, train
+from robolearn.cli._options import option
+from robolearn.cli.train import TrainCfg
+from robolearn.config import ConfigError
+
+if TYPE_CHECKING:
+    from robolearn.algos.off_policy import OffPolicy
+    from robolearn.distributed.access import Access
+    from robolearn.hil.learner import Learner
+    from robolearn.policies.base import Policy
+    from robolearn.spec import PolicySpec
+
+log = logging.getLogger(__name__)
+ROLES = ("both", "actor", "learner")
+RESTARTS = 20
+"""Of a process that was killed, in one run of the command."""
+LOOK_S, END_S = 0.2, 20.0
+PARENT = "ROBOLEARN_PARENT"
+"""Process that started this one, of role=both."""
+
+
+@dataclass
+class HilCfg(TrainCfg):
+    role: str = option("both", "what this process is", ROLES)
+    address: str = option("127.0.0.1:0", "of the learner; port 0 is a free one, for role=both")
+    actor: str = option("actor", "this actor's name, another one for each")
+    actors: int = option(1, "that the learner has room for")
+    speed: float = option(1.0, "of a simulated world, times that of a robot; 0 for as fast as it can")
+    publish_every: int = option(50, "updates between two versions of the weights")
+    token_file: str = option("", "readable by its owner alone")
+    certificate: str = option("", "TLS, PEM")
+    key: str = option("", "of the certificate, at the learner's end")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _options.check_choices(self)
+        if self.actors < 1 or self.publish_every < 1 or not 0.0 <= self.speed < float("inf"):
+            raise ValueError("actors and publish_every must be at least 1, speed finite and at least 0")
+
+
+def help_text() -> str:
+    names = "\n".join(f"  {n}" for n, path in sorted(config.experiments().items()) if "/person:" in path.read_text())
+    return f"{__doc__}\noptions:\n{_options.describe(HilCfg)}\n\nexperiments with a person:\n{names}"
+
+
+def main(argv: list[str]) -> int:
+    _world.discover()
+    resume = [w.partition("=")[2] for w in argv if w.startswith("resume=")]
+    words = [w for w in argv if not w.startswith("resume=")]
+    if resume:
+        from robolearn import runs
+
+        folder = runs.find_run(resume[-1])
+        cfg = config.reload(HilCfg, folder / "config.yaml", words)
+    else:
+        cfg = config.load(HilCfg, words)
+        folder = train.new_folder(cfg, words)
+        cfg.run_dir = str(folder)
+    if not hasattr(cfg.algo, "demo_share") or cfg.residual.base:
+        raise ConfigError("robolearn hil learns with algo=sac or td3, without residual.base")
+    return {"both": _both, "learner": _learn, "actor": _act}[cfg.role](cfg, folder)
+
+
+# --- both ----------------------------------------------------------------------------------------------------
+
+
+def _both(cfg: HilCfg, folder: Path) -> int:
+    """A process for each, which are started again when they are killed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config.save(cfg, folder / "config.yaml")
+    address = _free(cfg.address)
+    running = {role: _started(folder, role, address) for role in ("learner", "actor")}
+    left = RESTARTS
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        while True:
+            time.sleep(LOOK_S)
+            for role, process in running.items():
+                code = process.poll()
+                if code is None:
+                    continue
+                if code < 0 and left:
+                    left -= 1
+                    log.warning("the %s was killed by signal %d: it is started again", role, -code)
+                    running[role] = _started(folder, role, address)
+                elif role == "learner" or code:
+                    return abs(code)
+    finally:
+        _end(running)
+
+
+def _started(folder: Path, role: str, address: str) -> subprocess.Popen[bytes]:
+    """In a session of its own: Ctrl-C is passed on, in the right order."""
+    words = [sys.executable, "-m", "robolearn.cli.main", "hil", f"resume={folder}", f"role={role}",
+             f"address={address}"]  # fmt: skip
+    return subprocess.Popen(words, start_new_session=True, env={**os.environ, PARENT: str(os.getpid())})
+
+
+def _end(running: dict[str, subprocess.Popen[bytes]]) -> None:
+    """The actor first: what it told last is learned from, or waits in the journals."""
+    for role in ("actor", "learner"):
+        process = running[role]
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(END_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _free(address: str) -> str:
+    """The same with a port that is free now, where it says 0: a learner that is started again must be found there."""
+    host, _, port = address.rpartition(":")
+    if port != "0":
+        return address
+    with socket.socket() as probe:
+        probe.bind((host or "127.0.0.1", 0))
+        return f"{host}:{probe.getsockname()[1]}"
+
+
+# --- each ----------------------------------------------------------------------------------------------------
+
+
+def _learn(cfg: HilCfg, folder: Path) -> int:
+    import torch
+
+    from robolearn.distributed.learner import LearnerServer
+    from robolearn.hil import steps
+    from robolearn.hil.learner import Learner
+    from robolearn.loops import checkpoint
+
+    _end_with_parent()
+    torch.set_num_threads(max(1, cfg.torch_threads))
+    spec = _world.spec_of(cfg.task)
+    algo = _algo(cfg, spec, cfg.actors)
+    if cfg.data.path:
+        _show(cfg, spec, algo)
+    with train.exclusive(folder):
+        if PARENT not in os.environ:  # else it is there, and says role=both
+            config.save(cfg, folder / "config.yaml")
+        about = steps.about(_run_name(cfg), spec, algo.policy)
+        kept = (folder / "checkpoints").exists()
+        state = checkpoint.read_newest(folder / "checkpoints") if kept else None
+        with LearnerServer(cfg.address, about, folder / "journals", _access(cfg)) as server:
+            learner = Learner(server, algo, cfg.total_steps, folder, cfg.publish_every, cfg.checkpoint_every_s, state)
+            log.info("learning %s with %s on %s: step %d, run %s", cfg.task.name, cfg.algo.name, server.address,
+                     algo.env_steps, folder)  # fmt: skip
+            try:
+                learner.run()
+            except KeyboardInterrupt:
+                log.info("go on with: robolearn hil resume=%s", folder)
+                raise
+        train.pack(cfg, Learned(cfg, algo, learner), folder)  # type: ignore[arg-type]
+    return 0
+
+
+class Learned:
+    """As `robolearn train` evaluates and packs it."""
+
+    def __init__(self, cfg: HilCfg, algo: OffPolicy, learner: Learner):
+        self.policy: Policy = algo.policy.eval()
+        self.robot, self.eval_seed = config.build(cfg.task).robot, cfg.seed + 10_000
+        self.steps, self.learner = algo.env_steps, learner
+
+    def done(self) -> dict[str, Any]:
+        return {"train_seconds": self.learner.counters.seconds, "train_steps": self.steps, **self.learner.shown()}
+
+    def ended(self) -> str:
+        return f"{self.steps:,} steps in {self.learner.counters.seconds:.1f} s"
+
+
+def _act(cfg: HilCfg, folder: Path) -> int:
+    import torch
+
+    from robolearn.cli._loops.people import ALONE, accompanied
+    from robolearn.distributed.actor import ActorLink
+    from robolearn.hil import steps
+    from robolearn.hil.actor import Actor
+
+    torch.set_num_threads(1)
+    _end_with_parent()
+    world = _world.make_env(cfg.task, cfg.backend, 1, "cpu", cfg.seed + _number(cfg.actor), folder / "diverged")
+    try:
+        env: Any = world if cfg.person.name == ALONE else accompanied(world, cfg)
+        algo = _algo(cfg, world.policy_spec(), 1, short=True)
+        about = steps.about(_run_name(cfg), world.policy_spec(), algo.policy)
+        with ActorLink(cfg.address, about, folder / f"sent_{cfg.actor}", cfg.actor, _access(cfg)) as link:
+            actor = Actor(env, algo, link, cfg.speed)
+            actor.run()
+            log.info("%s made %d steps, %d of them late; %d wait for the learner", cfg.actor, actor.steps, actor.late,
+                     link.state().unacknowledged)  # fmt: skip
+    finally:
+        world.close()
+    return 0
+
+
+def _algo(cfg: HilCfg, spec: PolicySpec, lanes: int, short: bool = False) -> OffPolicy:
+    """`short`: of an actor, which remembers nothing."""
+    import copy
+
+    import torch
+
+    about = copy.copy(cfg.algo)
+    if short:
+        about.capacity = 3
+    device = torch.device("cpu")
+    generator = torch.Generator(device).manual_seed(cfg.seed + (2 + _number(cfg.actor) if short else 1))
+    algo: OffPolicy = config.build(about, spec=spec, num_envs=lanes, device=device, generator=generator)
+    return algo
+
+
+def _show(cfg: HilCfg, spec: PolicySpec, algo: OffPolicy) -> None:
+    """Put the demonstrations into a replay of their own."""
+    from robolearn.data import source
+    from robolearn.data.demonstrations import replay_of
+
+    data = cfg.data
+    demos = source.open_set(data.path, spec, cfg.task.name, data.episodes, data.only_success)
+    replay = algo.new_replay(demos.frames + len(demos) + 1, 1, f"what is demonstrated in {demos.root}")
+    algo.learn_also_from(replay_of(demos, replay, spec))
+    log.info("%d transitions of %s are demonstrations", len(replay), demos.root)
+
+
+def _access(cfg: HilCfg) -> Access:
+    from robolearn.distributed.access import Access
+
+    return Access(*(Path(p) if p else None for p in (cfg.token_file, cfg.certificate, cfg.key)))
+
+
+def _run_name(cfg: HilCfg) -> str:
+    return cfg.run_name or f"{cfg.task.name}_{cfg.algo.name}"
+
+
+def _number(actor: str) -> int:
+    """Of an actor's name, so that two of them do not make the same experience."""
+    import zlib
+
+    return 100 + zlib.crc32(actor.encode()) % 10_000
+
+
+def _end_with_parent() -> None:
+    """A process of role=both ends when that is gone, however it ended."""
+    parent = int(os.environ.get(PARENT, "0"))
+    if not parent:
+        return
+    import threading
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
