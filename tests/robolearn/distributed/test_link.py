@@ -21,6 +21,7 @@ from robolearn.distributed import service
 from robolearn.distributed.actor import ActorLink, JournalFullError, RefusedError
 from robolearn.distributed.journal import JournalError
 from robolearn.distributed.learner import LearnerServer
+from robolearn.distributed.outbox import LOOK_S
 from robolearn.distributed.records import Record, WireError, encode, wire
 from robolearn.distributed.weights import pack
 
@@ -383,11 +384,24 @@ def test_a_learner_that_does_not_answer_is_left_and_tried_again(tmp_path):
 
 
 def test_an_idle_link_is_not_taken_for_a_silent_learner(tmp_path):
-    with learner(tmp_path) as server, actor(tmp_path, server.address, deadline_s=1.0) as link:
-        assert link.wait_connected(LONG_S)
-        time.sleep(1.6)
-        link.send(samples.step(0.0))
-        assert link.wait_acknowledged(LONG_S) and link.state().problem == ""
+    calls, now_s = [], [0.0]
+
+    def send_records(messages: Any, context: Any) -> Iterator[Any]:
+        calls.append(1)
+        next(messages)
+        yield wire.FromLearner(welcome=wire.Welcome(last=0))
+        for number, _ in enumerate(messages, 1):
+            time.sleep(2 * LOOK_S)  # so that the deadline is looked at before the answer
+            yield wire.FromLearner(acknowledged=number)
+
+    clock = {"deadline_s": 10.0, "clock": lambda: now_s[0]}
+    with answered(SendRecords=send_records) as address, actor(tmp_path, address, **clock) as link:
+        for _ in range(2):
+            link.send(samples.step(0.0))
+            assert link.wait_acknowledged(LONG_S)
+            now_s[0] += 100.0
+        time.sleep(2 * LOOK_S)
+        assert link.state().connected and len(calls) == 1
 
 
 def test_an_acknowledgement_of_what_was_never_sent_is_refused(tmp_path):
