@@ -447,6 +447,24 @@ def test_weights_stay_when_the_learner_goes_and_come_again_with_the_next(tmp_pat
         link.close()
 
 
+def test_weights_that_come_again_by_a_new_connection_are_no_news(tmp_path):
+    calls = []
+
+    def watch_weights(said: Any, context: Any) -> Iterator[Any]:
+        calls.append(1)
+        yield pack(samples.weights(1.0), 1, 0, "one", ABOUT)
+        if len(calls) == 3:
+            yield pack(samples.weights(1.0), 1, 0, "another learner", ABOUT)
+
+    with answered(WatchWeights=watch_weights) as address, actor(tmp_path, address) as link:
+        until(lambda: link.newest_weights() is not None)
+        before = link.newest_weights()
+        until(lambda: len(calls) == 2)
+        assert link.newest_weights() is before
+        until(lambda: link.newest_weights() is not before)
+        assert link.newest_weights().learner == "another learner"
+
+
 def test_weights_that_no_actor_would_take_are_not_published(tmp_path):
     with learner(tmp_path) as server:
         with pytest.raises(WireError, match=r"weights 1: actor.weight is not finite"):
