@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -105,8 +106,8 @@ def test_the_actor_works_without_a_learner_and_catches_up(tmp_path):
     with actor(tmp_path, address) as link:
         for value in range(1, 11):
             link.send(samples.step(value))
-        assert not link.wait_connected(0.3)
-        assert link.state().unacknowledged >= 10 and "unavailable" in link.state().problem
+        until(lambda: "unavailable" in link.state().problem)
+        assert not link.wait_connected(0.0) and link.state().unacknowledged >= 10
     with actor(tmp_path, address) as link:  # a new process goes on with the numbers
         assert link.send(samples.step(11.0)) == 12
         with learner(tmp_path, address) as server:
@@ -143,6 +144,40 @@ def test_a_full_journal_is_an_error_and_goes_on_when_there_is_room(tmp_path, cap
             assert link.wait_acknowledged(LONG_S)
             until(lambda: link.state().journal_bytes < 10_000)
             assert link.send(samples.step(0.0)) == sent + 1
+
+
+def test_a_slow_disk_delays_the_learner_and_not_the_robot(tmp_path, monkeypatch):
+    slow, fsync = threading.Event(), os.fsync
+
+    def wait(descriptor: int) -> None:
+        slow.wait(LONG_S)
+        fsync(descriptor)
+
+    with learner(tmp_path) as server, actor(tmp_path, server.address) as link:
+        assert link.wait_connected(LONG_S)
+        monkeypatch.setattr(os, "fsync", wait)
+        for value in range(20):
+            link.send(samples.step(value))
+        assert not link.wait_acknowledged(0.3)
+        assert server.actors()["left"].last == 0  # it has nothing that a loss of power could take from the actor
+        slow.set()
+        assert link.wait_acknowledged(LONG_S)
+
+
+def test_a_learner_whose_disk_is_full_acknowledges_when_there_is_room(tmp_path, monkeypatch):
+    def full(payload: bytes) -> int:
+        raise JournalError("the disk is full")
+
+    with learner(tmp_path) as server, actor(tmp_path, server.address) as link:
+        link.send(samples.step(0.0))
+        assert link.wait_acknowledged(LONG_S)
+        with monkeypatch.context() as patch:
+            patch.setattr(server._inboxes["left"].journal, "append", full)
+            link.send(samples.step(1.0))
+            until(lambda: "the disk is full" in link.state().problem)
+            assert not link.state().refused and link.state().unacknowledged == 1
+        assert link.wait_acknowledged(LONG_S)
+        assert values(server.read()) == [0.0, 1.0]
 
 
 def test_a_record_that_does_not_fit_takes_no_number(tmp_path):
