@@ -193,9 +193,10 @@ class ActorLink:
             except grpc.RpcError as error:
                 if error.code().name in FINAL:
                     self._refuse(f"the learner at {self.address} refuses {self.actor}: {error.details()}")
-            except ValueError:
-                if not self._closing.is_set():  # gRPC's for a channel that `close` has closed
-                    raise
+            except Exception as error:  # gRPC's for a channel that `close` has closed, or a fault of ours
+                if not self._closing.is_set():
+                    log.exception("the link of %s", self.actor)
+                    self._refuse(f"the link of {self.actor} has failed: {error!r}")
             pause_s = PAUSES_S[0] if self._clock() - began_s > PAUSES_S[1] else min(2 * pause_s, PAUSES_S[1])
             self._closing.wait(pause_s)
 

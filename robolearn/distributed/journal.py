@@ -3,9 +3,8 @@
     FOLDER/00000000000000000001.journal     a segment, named by the number of its first frame
     FOLDER/lock                             held by the process that writes; goes with it
 
-A segment is MAGIC, then frames: length of the payload (4 bytes), CRC-32 of all that follows and of the length (4),
-number (8), payload; all little-endian. Numbers have no holes. Only the last segment can have a torn end; opening cuts
-it, and says what was lost. The last segment is never dropped, so the next number is known however much was.
+A segment is MAGIC and then frames (`frames`). Numbers have no holes. Only the last segment can have a torn end; opening
+cuts it, and says what was lost. The last segment is never dropped, so the next number is known however much was.
 """
 
 from __future__ import annotations
@@ -13,24 +12,19 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import struct
 import threading
-import zlib
 from bisect import bisect_right
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
+from robolearn.distributed.frames import HEADER, MAGIC, TornFrameError, frame, read_frame
 from robolearn.errors import UserError
 
 log = logging.getLogger(__name__)
 
-MAGIC = b"RLJRNL\x00\x01"
-HEADER = struct.Struct("<IIQ")
 SUFFIX = ".journal"
-LIMIT = 1 << 30
-"""Bytes of a payload; a longer one is taken for a corrupt length."""
 Fsync = Literal["record", "batch", "never"]
 """When what was appended is on the disk itself, so that a loss of power cannot take it: before `append` returns, before
 `sync` returns, or whenever the operating system likes. A kill of the process takes nothing with any of them."""
@@ -38,36 +32,6 @@ Fsync = Literal["record", "batch", "never"]
 
 class JournalError(UserError):
     """A journal cannot be written or read; the message names the file and the remedy."""
-
-
-class TornFrameError(Exception):
-    """A frame is cut short or corrupt."""
-
-
-def frame(number: int, payload: bytes) -> bytes:
-    return HEADER.pack(len(payload), _checksum(number, payload), number) + payload
-
-
-def _checksum(number: int, payload: bytes) -> int:
-    return zlib.crc32(payload, zlib.crc32(struct.pack("<IQ", len(payload), number)))
-
-
-def read_frame(descriptor: int, offset: int) -> tuple[int, bytes] | None:
-    """Number and payload of the frame at `offset`; None at the file's end; TornFrameError if it is not whole."""
-    header = os.pread(descriptor, HEADER.size, offset)
-    if not header:
-        return None
-    if len(header) < HEADER.size:
-        raise TornFrameError("a header is cut short")
-    length, checksum, number = HEADER.unpack(header)
-    if length > LIMIT:
-        raise TornFrameError(f"a length of {length} bytes is corrupt")
-    payload = os.pread(descriptor, length, offset + HEADER.size)
-    if len(payload) < length:
-        raise TornFrameError(f"{len(payload)} of {length} bytes are there")
-    if _checksum(number, payload) != checksum:
-        raise TornFrameError("a checksum differs")
-    return number, payload
 
 
 class Journal:

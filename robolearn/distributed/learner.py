@@ -155,8 +155,9 @@ class LearnerServer:
                 turn, last, checksum = inbox.greet(hello)
                 yield wire.FromLearner(welcome=wire.Welcome(last=last, checksum=checksum))
                 for message in messages:
-                    yield wire.FromLearner(acknowledged=inbox.store(turn, message.record))
+                    stored = inbox.store(turn, message.record)
                     self._wake(arrived=1)
+                    yield wire.FromLearner(acknowledged=stored)
         finally:
             if inbox is not None:
                 inbox.leave(turn, "".join(said))

@@ -72,7 +72,7 @@ class About:
             said = json.loads(theirs)
         except ValueError:
             raise WireError(f"{who} does not say what it is about: {theirs[:80]!r}") from None
-        found = differences(json.loads(self.to_json()), said, "")
+        found = differences(_tuples(json.loads(self.to_json())), _tuples(said))
         if found:
             more = f"; and {len(found) - 8} more" if len(found) > 8 else ""
             raise WireError(f"{who} is about something else (here != there): {'; '.join(found[:8])}{more}")
@@ -164,6 +164,13 @@ def check_tensors(arrays: Mapping[str, np.ndarray], expected: Mapping[str, Field
             raise WireError(f"{what}: {name} is {array.dtype.name} {array.shape}, not {want.dtype} {want.shape}")
         if want.finite and array.dtype.kind == "f" and not np.isfinite(array).all():
             raise WireError(f"{what}: {name} is not finite")
+
+
+def _tuples(value: Any) -> Any:
+    """JSON with tuples for its lists, which `differences` compares element by element."""
+    if isinstance(value, dict):
+        return {k: _tuples(v) for k, v in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _check(record: Record, about: About) -> None:

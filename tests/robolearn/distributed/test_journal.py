@@ -12,7 +12,8 @@ import time
 
 import pytest
 
-from robolearn.distributed.journal import HEADER, MAGIC, Cursor, Journal, JournalError, frame
+from robolearn.distributed.frames import HEADER, MAGIC, frame
+from robolearn.distributed.journal import Cursor, Journal, JournalError
 
 SMALL_MB = 200 / 1024**2
 """A few frames to a segment."""
@@ -100,15 +101,32 @@ def test_a_segment_killed_while_it_was_begun_goes_on(tmp_path, size):
         assert read(journal) == written(range(1, 44))
 
 
+def test_dropping_keeps_every_record_past_the_number_and_no_segment_more(tmp_path):
+    for until in range(41):
+        folder = tmp_path / str(until)
+        fill(folder, range(1, 41), segment_mb=SMALL_MB, fsync="never")
+        starts = sorted(int(p.stem) for p in folder.glob("*.journal"))
+        with Journal(folder, SMALL_MB) as journal:
+            journal.drop(until)
+            assert journal.first == max(s for s in starts if s <= until + 1)
+            assert sorted(int(p.stem) for p in folder.glob("*.journal"))[0] == journal.first
+            assert read(journal, until) == written(range(until + 1, 41))
+
+
 def test_numbers_go_on_after_all_was_dropped(tmp_path):
     fill(tmp_path, range(1, 41), segment_mb=SMALL_MB)
     with Journal(tmp_path, SMALL_MB) as journal:
-        journal.drop(20)
-        assert 1 < journal.first <= 21
-        assert read(journal, 20) == written(range(21, 41))
         journal.drop(40)
         assert len(list(tmp_path.glob("*.journal"))) == 1
     fill(tmp_path, range(41, 50), segment_mb=SMALL_MB)
+
+
+def test_a_number_out_of_turn_is_cut(tmp_path):
+    fill(tmp_path, range(1, 4))
+    with (tmp_path / f"{1:020d}.journal").open("ab") as file:
+        file.write(frame(5, b"") + frame(4, b""))
+    with Journal(tmp_path) as journal:
+        assert (journal.last, journal.lost_bytes) == (3, 2 * HEADER.size)
 
 
 def test_corruption_in_the_middle_is_an_error_that_names_the_file(tmp_path):

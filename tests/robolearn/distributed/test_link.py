@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from robolearn.distributed import service
 from robolearn.distributed.actor import ActorLink, JournalFullError, RefusedError
 from robolearn.distributed.journal import JournalError
 from robolearn.distributed.learner import LearnerServer
+from robolearn.distributed.outbox import LOOK_S
 from robolearn.distributed.records import Record, WireError, encode, wire
 from robolearn.distributed.weights import pack
 
@@ -104,8 +106,8 @@ def test_the_actor_works_without_a_learner_and_catches_up(tmp_path):
     with actor(tmp_path, address) as link:
         for value in range(1, 11):
             link.send(samples.step(value))
-        assert not link.wait_connected(0.3)
-        assert link.state().unacknowledged >= 10 and "unavailable" in link.state().problem
+        until(lambda: "unavailable" in link.state().problem)
+        assert not link.wait_connected(0.0) and link.state().unacknowledged >= 10
     with actor(tmp_path, address) as link:  # a new process goes on with the numbers
         assert link.send(samples.step(11.0)) == 12
         with learner(tmp_path, address) as server:
@@ -142,6 +144,40 @@ def test_a_full_journal_is_an_error_and_goes_on_when_there_is_room(tmp_path, cap
             assert link.wait_acknowledged(LONG_S)
             until(lambda: link.state().journal_bytes < 10_000)
             assert link.send(samples.step(0.0)) == sent + 1
+
+
+def test_a_slow_disk_delays_the_learner_and_not_the_robot(tmp_path, monkeypatch):
+    slow, fsync = threading.Event(), os.fsync
+
+    def wait(descriptor: int) -> None:
+        slow.wait(LONG_S)
+        fsync(descriptor)
+
+    with learner(tmp_path) as server, actor(tmp_path, server.address) as link:
+        assert link.wait_connected(LONG_S)
+        monkeypatch.setattr(os, "fsync", wait)
+        for value in range(20):
+            link.send(samples.step(value))
+        assert not link.wait_acknowledged(0.3)
+        assert server.actors()["left"].last == 0  # it has nothing that a loss of power could take from the actor
+        slow.set()
+        assert link.wait_acknowledged(LONG_S)
+
+
+def test_a_learner_whose_disk_is_full_acknowledges_when_there_is_room(tmp_path, monkeypatch):
+    def full(payload: bytes) -> int:
+        raise JournalError("the disk is full")
+
+    with learner(tmp_path) as server, actor(tmp_path, server.address) as link:
+        link.send(samples.step(0.0))
+        assert link.wait_acknowledged(LONG_S)
+        with monkeypatch.context() as patch:
+            patch.setattr(server._inboxes["left"].journal, "append", full)
+            link.send(samples.step(1.0))
+            until(lambda: "the disk is full" in link.state().problem)
+            assert not link.state().refused and link.state().unacknowledged == 1
+        assert link.wait_acknowledged(LONG_S)
+        assert values(server.read()) == [0.0, 1.0]
 
 
 def test_a_record_that_does_not_fit_takes_no_number(tmp_path):
@@ -383,11 +419,24 @@ def test_a_learner_that_does_not_answer_is_left_and_tried_again(tmp_path):
 
 
 def test_an_idle_link_is_not_taken_for_a_silent_learner(tmp_path):
-    with learner(tmp_path) as server, actor(tmp_path, server.address, deadline_s=1.0) as link:
-        assert link.wait_connected(LONG_S)
-        time.sleep(1.6)
-        link.send(samples.step(0.0))
-        assert link.wait_acknowledged(LONG_S) and link.state().problem == ""
+    calls, now_s = [], [0.0]
+
+    def send_records(messages: Any, context: Any) -> Iterator[Any]:
+        calls.append(1)
+        next(messages)
+        yield wire.FromLearner(welcome=wire.Welcome(last=0))
+        for number, _ in enumerate(messages, 1):
+            time.sleep(2 * LOOK_S)  # so that the deadline is looked at before the answer
+            yield wire.FromLearner(acknowledged=number)
+
+    clock = {"deadline_s": 10.0, "clock": lambda: now_s[0]}
+    with answered(SendRecords=send_records) as address, actor(tmp_path, address, **clock) as link:
+        for _ in range(2):
+            link.send(samples.step(0.0))
+            assert link.wait_acknowledged(LONG_S)
+            now_s[0] += 100.0
+        time.sleep(2 * LOOK_S)
+        assert link.state().connected and len(calls) == 1
 
 
 def test_an_acknowledgement_of_what_was_never_sent_is_refused(tmp_path):
@@ -431,6 +480,24 @@ def test_weights_stay_when_the_learner_goes_and_come_again_with_the_next(tmp_pat
         server.publish(8, samples.weights(2.0), step=80)
         until(lambda: link.state().weights_version == 8)
         link.close()
+
+
+def test_weights_that_come_again_by_a_new_connection_are_no_news(tmp_path):
+    calls = []
+
+    def watch_weights(said: Any, context: Any) -> Iterator[Any]:
+        calls.append(1)
+        yield pack(samples.weights(1.0), 1, 0, "one", ABOUT)
+        if len(calls) == 3:
+            yield pack(samples.weights(1.0), 1, 0, "another learner", ABOUT)
+
+    with answered(WatchWeights=watch_weights) as address, actor(tmp_path, address) as link:
+        until(lambda: link.newest_weights() is not None)
+        before = link.newest_weights()
+        until(lambda: len(calls) == 2)
+        assert link.newest_weights() is before
+        until(lambda: link.newest_weights() is not before)
+        assert link.newest_weights().learner == "another learner"
 
 
 def test_weights_that_no_actor_would_take_are_not_published(tmp_path):
