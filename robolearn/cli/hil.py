@@ -213,32 +213,32 @@ def _act(cfg: HilCfg, folder: Path) -> int:
 
     torch.set_num_threads(1)
     _end_with_parent()
-    world = _world.make_env(cfg.task, cfg.backend, 1, "cpu", cfg.seed + _number(cfg.actor), folder / "diverged")
-    try:
-        env: Any = world if cfg.person.name == ALONE else accompanied(world, cfg)
-        algo = _algo(cfg, world.policy_spec(), 1, short=True)
-        about = steps.about(_run_name(cfg), world.policy_spec(), algo.policy)
-        with ActorLink(cfg.address, about, folder / f"sent_{cfg.actor}", cfg.actor, _access(cfg)) as link:
-            actor = Actor(env, algo, link, cfg.speed)
+    spec = _world.spec_of(cfg.task)
+    algo = _algo(cfg, spec, 1, capacity=3)  # it remembers nothing
+    about = steps.about(_run_name(cfg), spec, algo.policy)
+    with ActorLink(cfg.address, about, folder / f"sent_{cfg.actor}", cfg.actor, _access(cfg)) as link:
+        cfg.seed = _seed(cfg, link.state().last)
+        algo.generator.manual_seed(cfg.seed + 1)
+        world = _world.make_env(cfg.task, cfg.backend, 1, "cpu", cfg.seed, folder / "diverged")
+        try:
+            actor = Actor(world if cfg.person.name == ALONE else accompanied(world, cfg), algo, link, cfg.speed)
             actor.run()
             log.info("%s made %d steps, %d of them late; %d wait for the learner", cfg.actor, actor.steps, actor.late,
                      link.state().unacknowledged)  # fmt: skip
-    finally:
-        world.close()
+        finally:
+            world.close()
     return 0
 
 
-def _algo(cfg: HilCfg, spec: PolicySpec, lanes: int, short: bool = False) -> OffPolicy:
-    """`short`: of an actor, which remembers nothing."""
+def _algo(cfg: HilCfg, spec: PolicySpec, lanes: int, capacity: int = 0) -> OffPolicy:
     import copy
 
     import torch
 
     about = copy.copy(cfg.algo)
-    if short:
-        about.capacity = 3
+    about.capacity = capacity or about.capacity
     device = torch.device("cpu")
-    generator = torch.Generator(device).manual_seed(cfg.seed + (2 + _number(cfg.actor) if short else 1))
+    generator = torch.Generator(device).manual_seed(cfg.seed + 1)
     algo: OffPolicy = config.build(about, spec=spec, num_envs=lanes, device=device, generator=generator)
     return algo
 
@@ -265,11 +265,11 @@ def _run_name(cfg: HilCfg) -> str:
     return cfg.run_name or f"{cfg.task.name}_{cfg.algo.name}"
 
 
-def _number(actor: str) -> int:
-    """Of an actor's name, so that two of them do not make the same experience."""
+def _seed(cfg: HilCfg, records: int) -> int:
+    """Of an actor that has told so many records: neither another one, nor itself started again, does the same."""
     import zlib
 
-    return 100 + zlib.crc32(actor.encode()) % 10_000
+    return zlib.crc32(f"{cfg.seed} {cfg.actor} {records}".encode()) // 4
 
 
 def _end_with_parent() -> None:
