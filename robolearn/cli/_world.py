@@ -18,7 +18,14 @@ if TYPE_CHECKING:
     from robolearn.policies.base import Policy
     from sim.env import SimEnv
 
-PACKAGES = ("robolearn.robots", "robolearn.algos", "sim.tasks", "sim.backends", "robolearn.cli._loops")
+PACKAGES = (
+    "robolearn.robots",
+    "robolearn.algos",
+    "robolearn.rewards",
+    "sim.tasks",
+    "sim.backends",
+    "robolearn.cli._loops",
+)
 
 
 def discover() -> None:
