@@ -31,7 +31,8 @@ class Keys:
             raise ConfigError("keys are read from a terminal, and the input is none")
         self._number = file.fileno()
         self._before = termios.tcgetattr(self._number)
-        tty.setcbreak(self._number)
+        tty.setcbreak(self._number, termios.TCSADRAIN)
+        self._ahead = ""
 
     def typed(self, wait_s: float | None = 0.0) -> str:
         """All that was typed since, after `wait_s` at most (None: for ever) for the first key. EOFError when the
@@ -43,10 +44,13 @@ class Keys:
         return found.decode(errors="replace")
 
     def one_of(self, keys: Sequence[str]) -> str:
-        """Waits for one of these; what else is typed is forgotten."""
+        """Waits for one of these; other keys are forgotten, what is typed ahead is not."""
         while True:
-            if found := [key for key in self.typed(None) if key in keys]:
-                return found[0]
+            for at, key in enumerate(self._ahead):
+                if key in keys:
+                    self._ahead = self._ahead[at + 1 :]
+                    return key
+            self._ahead = self.typed(None)
 
     def close(self) -> None:
         """The terminal is as it was."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,7 +96,7 @@ def debounced_lines(source: Classifier, probabilities: Sequence[Tensor], truths:
             good = bool(done[: first + 1].any())
             right, false = right + good, false + (not good)
             late += [first - int(done.nonzero()[0])] if good else []
-    wait = f", {sorted(late)[len(late) // 2]} steps after it began (median)" if late else ""
+    wait = f", {statistics.median(late):g} steps after it began (median)" if late else ""
     rule = f"{source.cfg.k} of {source.cfg.n} steps"
     return [
         ("episodes with success", f"{won} of {len(truths)}; told of {right}{wait}"),

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Debounce:
-    """True where at least `k` of the last `n` steps of the episode were hits, and one since its beginning was none.
+    """True where at least `k` of the last `n` steps of the episode were hits, of those after its first that was none.
 
     The latter: what says success from the first sight on (an object left at the goal, a covered camera, a frozen
     picture) has not seen it happen.
@@ -26,8 +26,8 @@ class Debounce:
     def __call__(self, hit: Tensor) -> Tensor:
         """(B,) bool -> (B,) bool."""
         self._armed = self._armed | ~hit
-        self._recent = torch.cat((self._recent[:, 1:], hit[:, None]), dim=1)
-        return (self._recent.sum(1) >= self.k) & self._armed
+        self._recent = torch.cat((self._recent[:, 1:], (hit & self._armed)[:, None]), dim=1)
+        return self._recent.sum(1) >= self.k
 
 
 def debounced(hits: Tensor, first: Tensor, k: int, n: int) -> Tensor:

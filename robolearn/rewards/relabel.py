@@ -68,15 +68,14 @@ def steps_of(episodes: Episodes, episode: int, needs: Needs) -> Transitions:
     columns = episodes.info.features
     obs = frames.observations(episodes, episode, needs.observed)
     after = {k: _after(episodes, episode, k, v) for k, v in obs.items()}
-    length = episodes.length(episode)
     action = next((c for c in ("action.applied", "action") if c in columns), None)
     if needs.action and action is None:
         raise DataError(f"{episodes.root} has no actions, which this reward reads")
     return Transitions(
         next_obs=after,
-        terminated=_column(episodes, episode, "next.terminated", length).bool(),
+        terminated=_flag(episodes, episode, "next.terminated"),
         obs=obs,
-        action=_column(episodes, episode, action, length) if needs.action and action else None,
+        action=_column(episodes, episode, action) if needs.action and action else None,
         success=told(episodes, episode) if needs.success else None,
         instruction=episodes.task(episode),
     )
@@ -85,28 +84,31 @@ def steps_of(episodes: Episodes, episode: int, needs: Needs) -> Transitions:
 def _after(episodes: Episodes, episode: int, key: str, values: Tensor) -> Tensor:
     column = f"next.{column_of(key)}"
     if column in episodes.info.features and "/" not in key:
-        return _column(episodes, episode, column, len(values))
+        return _column(episodes, episode, column)
     return torch.cat((values[1:], values[-1:]))
 
 
-def _column(episodes: Episodes, episode: int, key: str, length: int) -> Tensor:
-    """(T, ...), of one number (T,); zeros for one that is not there."""
-    if key not in episodes.keys:
-        return torch.zeros(length)
+def _column(episodes: Episodes, episode: int, key: str) -> Tensor:
+    """(T, ...)"""
     start = int(episodes.starts[episodes.ids.index(episode)])
-    found = episodes.column(key)[start : start + length]
-    return found[:, 0] if found.shape[1:] == (1,) else found
+    return episodes.column(key)[start : start + episodes.length(episode)]
+
+
+def _flag(episodes: Episodes, episode: int, key: str) -> Tensor:
+    """(T,) bool; False where there is no such column."""
+    if key not in episodes.keys:
+        return torch.zeros(episodes.length(episode), dtype=torch.bool)
+    return _column(episodes, episode, key)[:, 0].bool()
 
 
 def told(episodes: Episodes, episode: int) -> Tensor:
     """(T,) bool: whether each step led to success, by the label of its pictures if there is one, and by what was
     recorded. DataError if there is neither."""
-    recorded, length = SUCCESS in episodes.info.features, episodes.length(episode)
-    if not recorded and frames.LABEL not in episodes.labels:
+    if SUCCESS not in episodes.info.features and frames.LABEL not in episodes.labels:
         raise DataError(f"{episodes.root} has neither {SUCCESS} nor the label '{frames.LABEL}': nobody said what "
                         "success is; robolearn reward correct")  # fmt: skip
-    end = _column(episodes, episode, SUCCESS, length).bool()
+    end = _flag(episodes, episode, SUCCESS)
     if frames.LABEL not in episodes.labels:
         return end
-    seen = _column(episodes, episode, frames.LABEL, length).bool()
+    seen = _flag(episodes, episode, frames.LABEL)
     return torch.cat((seen[1:], seen[-1:] | end[-1:]))

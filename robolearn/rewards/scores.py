@@ -32,11 +32,15 @@ def curve(probability: Tensor, done: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def choose_threshold(probability: Tensor, done: Tensor, precision: float, least: float) -> float | None:
-    """The smallest probability that occurs, of at least `least`, from which on yes is right with at least `precision`;
-    None if there is none."""
+    """The smallest one of at least `least` from which on yes is right with at least `precision`: in the middle between
+    the last probability that is refused and the first that is taken. None if there is none."""
     found, _, values = curve(probability, done)
-    good = (found >= precision) & (values >= least)
-    return float(values[good][0]) if bool(good.any()) else None
+    good = ((found >= precision) & (values >= least)).nonzero().flatten()
+    if not len(good):
+        return None
+    first = int(good[0])
+    refused = float(values[first - 1]) if first else -1.0
+    return least if refused < least else (refused + float(values[first])) / 2
 
 
 def reliability(probability: Tensor, done: Tensor, bins: int = BINS) -> list[tuple[float, float, int]]:
