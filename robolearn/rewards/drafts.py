@@ -28,8 +28,9 @@ class Draft:
         self.root, self.folder = Path(root), Path(root) / labels.FOLDER / f".draft-{digest}"
 
     def there(self) -> set[int]:
-        """Episodes that are done."""
-        return {int(p.stem) for p in self.folder.glob("*.safetensors")}
+        """Episodes of the set that are done; not one whose recording was killed after its label."""
+        count = len(layout.read_rows(self.root))
+        return {e for e in (int(p.stem) for p in self.folder.glob("*.safetensors")) if e < count}
 
     def put(self, episode: int, values: Mapping[str, np.ndarray]) -> None:
         """(T, ...) of each label; an earlier draft of the episode is replaced."""

@@ -29,10 +29,11 @@ def relabel(episodes: Episodes, source: RewardSource, name: str = "",
     name = name or source.cfg.name
     require(episodes, source)
     draft = Draft(episodes.root, {"reward": source.digest, "name": name})
+    there = draft.there()
     for number, episode in enumerate(episodes.ids):
         if stop():
             return []
-        if episode not in draft.there():
+        if episode not in there:
             draft.put(episode, _judged(source, steps_of(episodes, episode, source.needs), name))
         progress(number + 1)
     about = {"reward": source.cfg.name, "digest": source.digest, "config": config.to_plain(source.cfg),

@@ -24,6 +24,7 @@ from robolearn.cli.collect import CollectCfg
 from robolearn.data import labels
 from robolearn.data.read import Episodes
 from robolearn.errors import ConfigError
+from robolearn.rewards.drafts import Draft
 
 pytest.importorskip("pyarrow")
 pytest.importorskip("av")
@@ -167,6 +168,9 @@ def test_recording_goes_on_and_keeps_earlier_labels(tmp_path: Path, capsys) -> N
     assert labels.versions(parts) == {"success": [1, 2, 3]} and not list((parts / "labels").glob(".draft*"))
     for key in ("observation.state", "action", "success"):
         assert torch.equal(Episodes(whole).column(key), Episodes(parts).column(key)), key
+    Draft(parts, {"record": "success"}).put(
+        5, {"success": np.ones(3, bool)}
+    )  # killed before the episode was in the set
     out = run("record", *SHORT, "episodes=5", f"out={parts}", capsys=capsys)[1]
     assert "5 episodes are there already" in out and labels.versions(parts)["success"][-1] == 3
 
