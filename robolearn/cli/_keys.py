@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from robolearn.errors import ConfigError
+from robolearn.errors import ConfigError, UserError
 
 SPACE = " "
 COLUMNS = 56
@@ -35,12 +35,16 @@ class Keys:
         self._ahead = ""
 
     def typed(self, wait_s: float | None = 0.0) -> str:
-        """All that was typed since, after `wait_s` at most (None: for ever) for the first key. EOFError when the
+        """All that was typed since, after `wait_s` at most (None: for ever) for the first key. UserError when the
         terminal is gone."""
         if not select.select([self._number], [], [], wait_s)[0]:
             return ""
-        if not (found := os.read(self._number, 1024)):
-            raise EOFError("the terminal is gone")
+        try:
+            found = os.read(self._number, 1024)
+        except OSError:  # of a terminal whose other end was closed
+            found = b""
+        if not found:
+            raise UserError("the terminal is gone: nobody can be asked")
         return found.decode(errors="replace")
 
     def one_of(self, keys: Sequence[str]) -> str:

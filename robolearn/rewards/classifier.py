@@ -180,13 +180,18 @@ class LiveClassifier(Live):
 
     @torch.inference_mode()
     def reset(self, mask: Tensor, obs: Obs) -> None:
-        hits, blank = self.source.hits(obs), self.source.blank(obs)
-        self._memory.reset(mask, hits)
-        if found := (blank & mask).nonzero().flatten().tolist():
+        begun = mask.to(self.source.device).nonzero().flatten()
+        if not len(begun):
+            return
+        first = {k: obs[k].to(self.source.device)[begun] for k in self.source.needs.observed}
+        hits = torch.zeros(self.num_envs, dtype=torch.bool, device=self.source.device)
+        hits[begun] = self.source.hits(first)
+        self._memory.reset(mask.to(hits.device), hits)
+        if found := begun[self.source.blank(first)].tolist():
             raise RewardError(f"a camera of environment {found[0]} shows one colour: is it covered, or not on yet? "
                               "Without a picture nothing can be called a success")  # fmt: skip
-        if found := (hits & mask).nonzero().flatten().tolist():
-            self._doubt(found, self.source.probability({k: v[found[:1]] for k, v in obs.items()}))
+        if found := hits.nonzero().flatten().tolist():
+            self._doubt(found, self.source.probability(first)[hits[begun]])
 
     def _doubt(self, envs: list[int], probability: Tensor) -> None:
         how = f"{float(probability[0]):.2f}, threshold {self.source.cfg.threshold:.2f}"

@@ -23,7 +23,7 @@ from robolearn.cli import _collect, _keys, _reward_record, _reward_review, _worl
 from robolearn.cli.collect import CollectCfg
 from robolearn.data import labels
 from robolearn.data.read import Episodes
-from robolearn.errors import ConfigError
+from robolearn.errors import ConfigError, UserError
 from robolearn.rewards.drafts import Draft
 
 pytest.importorskip("pyarrow")
@@ -269,6 +269,15 @@ def test_the_terminal_is_given_back_as_it_was(terminal) -> None:
     assert termios.tcgetattr(file.fileno()) == before
     with open(os.devnull) as nothing, pytest.raises(ConfigError, match="the input is none"):
         _keys.Keys(nothing)
+
+
+def test_a_terminal_that_is_gone_is_said() -> None:
+    person, program = pty.openpty()
+    with os.fdopen(program, "r") as file:
+        keys = _keys.Keys(file)
+        os.close(person)
+        with pytest.raises(UserError, match="the terminal is gone"):
+            keys.one_of(("y",))
 
 
 def test_a_picture_is_two_rows_of_pixels_a_line() -> None:
