@@ -18,7 +18,15 @@ if TYPE_CHECKING:
     from robolearn.policies.base import Policy
     from sim.env import SimEnv
 
-PACKAGES = ("robolearn.robots", "robolearn.algos", "robolearn.hil", "sim.tasks", "sim.backends", "robolearn.cli._loops")
+PACKAGES = (
+    "robolearn.robots",
+    "robolearn.algos",
+    "robolearn.rewards",
+    "robolearn.hil",
+    "sim.tasks",
+    "sim.backends",
+    "robolearn.cli._loops",
+)
 
 
 def discover() -> None:
