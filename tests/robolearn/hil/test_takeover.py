@@ -1,5 +1,6 @@
 """Take-over with hysteresis and debounce on drawn timelines, two devices, and the way back as a property."""
 
+import itertools
 import math
 import random
 
@@ -48,7 +49,7 @@ def test_noise_about_either_threshold_changes_hands_no_more_often_than_its_times
         noise, takeover = random.Random(seed), ready()
         held = [takeover(0.01 * k, noise.choice([0.05, 0.15, 0.25, 0.5])) for k in range(1, 4000)]
         edges = [k for k in range(1, len(held)) if held[k] != held[k - 1]]
-        spans = [(held[a], 0.01 * (b - a)) for a, b in zip(edges, edges[1:], strict=False)]
+        spans = [(held[a], 0.01 * (b - a)) for a, b in itertools.pairwise(edges)]
         assert all(s >= (CFG.off_s if was_held else CFG.on_s) - 1e-9 for was_held, s in spans)
 
 
