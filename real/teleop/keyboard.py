@@ -16,7 +16,7 @@ from robolearn.config import register
 
 FORWARDS, GRIP = 17, (35, 34)
 AXES = ((FORWARDS, 31), (30, 32), (19, 33), (24, 22), (23, 37), (36, 38))
-"""Of each part of the twist the keys (codes of linux/input-event-codes.h; W S A D R F O U I K J L) that are +1 and -1."""
+"""Of each part of the twist the keys that are +1 and -1: W S, A D, R F, O U, I K, J L by linux/input-event-codes.h."""
 KEYS = {57: "take", 28: "release", 1: "stop", 21: "success", 49: "failure", 14: "reset"}
 SHIFTS, SLOW = {42, 54}, 0.25
 
