@@ -18,19 +18,19 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class TakeoverCfg:
-    on: float = 0.2
+    above: float = 0.2
     """Deflection above which a person may be meant,"""
-    on_s: float = 0.06
+    above_s: float = 0.06
     """and is, if it stays there for so long."""
-    off: float = 0.1
+    below: float = 0.1
     """Deflection below which they may have let go,"""
-    off_s: float = 0.4
+    below_s: float = 0.4
     """and have, if it stays there for so long."""
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.off < self.on < 1.0:
-            raise ValueError(f"take-over needs 0 < off < on < 1, got off {self.off} and on {self.on}")
-        for name in ("on_s", "off_s"):
+        if not 0.0 < self.below < self.above < 1.0:
+            raise ValueError(f"take-over needs 0 < below < above < 1, got below {self.below} and above {self.above}")
+        for name in ("above_s", "below_s"):
             if not 0.0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"take-over's {name} must be at least 0 and finite, got {getattr(self, name)}")
 
@@ -53,13 +53,13 @@ class Takeover:
         if now_s < self._now_s:  # another clock: what has lasted so far is not known
             self._since_s = None
         self._now_s = now_s
-        rests = deflection < self.cfg.off and not pressed
+        rests = deflection < self.cfg.below and not pressed
         if not self._ready:
             self._ready = rests
         elif self.held:
-            self.held = not self._lasted(rests, self.cfg.off_s)
+            self.held = not self._lasted(rests, self.cfg.below_s)
         else:
-            self.held = self._lasted(deflection > self.cfg.on, self.cfg.on_s) or pressed
+            self.held = self._lasted(deflection > self.cfg.above, self.cfg.above_s) or pressed
             self._since_s = None if self.held else self._since_s
         return self.held
 

@@ -219,7 +219,7 @@ def test_two_people_at_once_the_second_is_told_who_has_the_arm(stack, person):
         (["-p", "devices:=[gamepat]"], "did you mean gamepad"),
         (["-p", "devices:=[joy]", "-p", "rate_hz:=5.0"], "rate_hz must be at least 12.5"),
         (["-p", "devices:=[joy]", "-p", "frame:=hand"], "frame must be base or tool"),
-        (["-p", "devices:=[joy]", "-p", "takeover.off:=0.5"], "0 < off < on < 1"),
+        (["-p", "devices:=[joy]", "-p", "takeover.below:=0.5"], "0 < below < above < 1"),
         (["-p", "devices:=[joy, joy]"], "none twice"),
     ],
 )

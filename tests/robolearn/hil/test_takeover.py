@@ -9,7 +9,7 @@ import torch
 
 from robolearn.hil.takeover import Claim, Desk, HandBack, Takeover, TakeoverCfg
 
-CFG = TakeoverCfg(on=0.2, on_s=0.1, off=0.1, off_s=0.3)
+CFG = TakeoverCfg(above=0.2, above_s=0.1, below=0.1, below_s=0.3)
 DT = 0.05
 
 
@@ -50,7 +50,7 @@ def test_noise_about_either_threshold_changes_hands_no_more_often_than_its_times
         held = [takeover(0.01 * k, noise.choice([0.05, 0.15, 0.25, 0.5])) for k in range(1, 4000)]
         edges = [k for k in range(1, len(held)) if held[k] != held[k - 1]]
         spans = [(held[a], 0.01 * (b - a)) for a, b in itertools.pairwise(edges)]
-        assert all(s >= (CFG.off_s if was_held else CFG.on_s) - 1e-9 for was_held, s in spans)
+        assert all(s >= (CFG.below_s if was_held else CFG.above_s) - 1e-9 for was_held, s in spans)
 
 
 def test_a_button_takes_over_at_once_and_holds_as_long_as_it_is_pressed():
@@ -78,7 +78,7 @@ def test_a_clock_that_goes_back_makes_nobody_patient():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"on": 0.1, "off": 0.1}, {"off": 0.0}, {"on": 1.0}, {"on_s": -1.0}, {"off_s": math.inf}]
+    "wrong", [{"above": 0.1, "below": 0.1}, {"below": 0.0}, {"above": 1.0}, {"above_s": -1.0}, {"below_s": math.inf}]
 )
 def test_thresholds_that_make_no_sense_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
