@@ -232,7 +232,7 @@ def test_a_person_hands_back_to_whom_they_took_it_from_without_a_jump():
     acceleration = np.diff(np.array(arm.path), n=2, axis=0) / arm.dt**2
     assert np.abs(acceleration).max() <= 10.0 * (1 + 1e-6)
     np.testing.assert_allclose(arm.q, goal, atol=1e-6)
-    assert arm.guard.release("policy") == (True, "idle")
+    assert arm.guard.hand_back("policy") == (True, "idle")  # and not to the person
 
 
 def test_handed_back_to_one_that_is_silent_the_arm_is_stopped():
@@ -253,6 +253,7 @@ def test_authority_that_ended_otherwise_is_handed_back_to_nobody(how):
     assert arm.guard.take("teleop").ok
     if how == "estop":
         arm.guard.estop()
+        assert arm.guard.waiting is None
         assert arm.guard.reset().ok and arm.guard.take("teleop").ok
     elif how == "withdraw":
         assert not arm.guard.release("policy").ok  # it has none, and wants it back no more

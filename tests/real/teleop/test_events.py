@@ -94,7 +94,9 @@ def test_the_newest_of_many_events_counts(pad, wire):
 
 def test_what_comes_after_dropped_events_is_void_up_to_the_next_report(pad, wire):
     wire.send((ABS, 1, -32768))
-    wire.send((0, 3, 0), (ABS, 0, 32767), (KEY, 0x136, 1))
+    wire.send((0, 3, 0), (ABS, 0, 32767), (KEY, 0x136, 1), report=False)
+    assert pad.read()[:3] == ((pytest.approx(1.0), 0.0, 0.0, 0.0, 0.0, 0.0), 0, frozenset())
+    wire.send()
     assert pad.read() == Reading((0.0,) * 6, 0, frozenset(), 100.0)  # all is asked for anew; a FIFO knows nothing
     wire.send((ABS, 0, -32768))
     assert pad.read().twist[1] == pytest.approx(1.0)
