@@ -57,7 +57,11 @@ class EventFile:
         except OSError as error:
             raise DeviceError(f"{name}: no device at {path} ({os.strerror(error.errno or 0)}); plug it in, or set "
                               f"{name}.path") from None  # fmt: skip
-        self._ask()
+        try:
+            self._ask()
+        except DeviceError:
+            self.close()
+            raise
 
     def close(self) -> None:
         os.close(self._fd)

@@ -173,6 +173,21 @@ def test_the_stop_button_is_an_emergency_stop_from_the_arm_at_rest_too(stack, pe
     assert stack.state() == "fault" and person.owner() == ""
 
 
+def test_after_the_guard_has_taken_it_away_who_still_pushes_must_let_go_first(stack, person):
+    begin(stack, person)
+    person.push(4, 1.0)
+    stack.wait(lambda: person.owner() == "teleop" and stack.state() == "active")
+    assert stack.call("guard/estop").success
+    stack.wait(lambda: "the guard gave authority to nobody" in stack.log("teleop") and stack.still())
+    assert stack.call("guard/reset").success
+    stack.rest(0.5)
+    assert stack.state() == "idle" and person.owner() == ""  # a reset starts nothing
+    person.push()
+    stack.rest(0.3)
+    person.push(4, 1.0)
+    stack.wait(lambda: person.owner() == "teleop" and stack.state() == "active")
+
+
 def test_the_gripper_moves_when_it_is_told_and_only_then(stack, person):
     begin(stack, person)
     stack.wait(lambda: person.actions)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from real.teleop.base import DeviceError, Reading, claim, share
-from real.teleop.evdev import EVENT
+from real.teleop.evdev import EVENT, _bits, _request
 from real.teleop.gamepad import Gamepad, GamepadCfg
 from real.teleop.keyboard import Keyboard, KeyboardCfg
 from robolearn.hil.takeover import Claim
@@ -59,6 +59,13 @@ def keys(wire):
 
 def test_an_event_is_that_of_the_kernel():
     assert EVENT.size == struct.calcsize("qqHHi") == 24  # of 64-bit machines
+
+
+def test_what_the_kernel_is_asked_are_the_numbers_of_its_header():
+    """EVIOCGNAME(256), EVIOCGABS(ABS_X), EVIOCGKEY(96), EVIOCGBIT(EV_KEY, 96), EVIOCGRAB, as a C program prints them."""
+    asked = (0x06, 256), (0x40, 24), (0x18, 96), (0x21, 96), (0x90, 4, True)
+    assert [_request(*a) for a in asked] == [0x81004506, 0x80184540, 0x80604518, 0x80604521, 0x40044590]
+    assert list(_bits(bytes([0b1001, *[0] * 7, 0, 2, *[0] * 6]))) == [0, 3, 73]
 
 
 def test_a_gamepad_at_rest_says_nothing_and_reading_does_not_wait(pad, wire):
@@ -140,11 +147,14 @@ def test_an_unplugged_gamepad_is_lost_and_comes_back_at_rest(pad, wire):
     assert pad.read().twist[1] == pytest.approx(1.0)
 
 
-def test_a_device_that_is_not_there_says_what_to_do(wire, tmp_path):
+def test_a_device_that_is_not_there_says_what_to_do(wire, tmp_path, monkeypatch):
     with pytest.raises(
         DeviceError, match=r"gamepad: no device at .*event7 \(No such file.*; plug it in, or set gamepad.path"
     ):
         Gamepad(GamepadCfg(path=str(tmp_path / "event7")), wire.host)
+    monkeypatch.setattr("real.teleop.evdev.FOLDER", tmp_path)  # which holds a FIFO, that is no gamepad
+    with pytest.raises(DeviceError, match=r"gamepad: none found in .*plug one in, or set gamepad\.path"):
+        Gamepad(GamepadCfg(), wire.host)
     with pytest.raises(DeviceError, match=r"keyboard\.path is not set; there is"):
         Keyboard(KeyboardCfg(), wire.host)
 
