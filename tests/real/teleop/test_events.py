@@ -62,7 +62,7 @@ def test_an_event_is_that_of_the_kernel():
 
 
 def test_what_the_kernel_is_asked_are_the_numbers_of_its_header():
-    """EVIOCGNAME(256), EVIOCGABS(ABS_X), EVIOCGKEY(96), EVIOCGBIT(EV_KEY, 96), EVIOCGRAB, as a C program prints them."""
+    """EVIOCGNAME(256), EVIOCGABS(ABS_X), EVIOCGKEY(96), EVIOCGBIT(EV_KEY, 96), EVIOCGRAB, as a C program prints."""
     asked = (0x06, 256), (0x40, 24), (0x18, 96), (0x21, 96), (0x90, 4, True)
     assert [_request(*a) for a in asked] == [0x81004506, 0x80184540, 0x80604518, 0x80604521, 0x40044590]
     assert list(_bits(bytes([0b1001, *[0] * 7, 0, 2, *[0] * 6]))) == [0, 3, 73]
