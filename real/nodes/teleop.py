@@ -29,8 +29,8 @@ from real.nodes.run import run
 from real.pipeline import GROUP, Pipeline
 from real.site import Site, parameter, read_site
 from real.teleop.base import Device, DeviceError, Reading, claim
-from robolearn import config
-from robolearn.errors import ConfigError
+from robolearn import config, registry
+from robolearn.errors import ConfigError, unknown
 from robolearn.hil.takeover import Desk, TakeoverCfg
 from robolearn.registry import entry
 from robolearn.spec import ActionSpec, ObservationSpec, PolicySpec
@@ -87,17 +87,15 @@ class TeleopNode(ros.Node):
         names = list(parameter(self, "devices", ("gamepad",)))
         if not names or len(set(names)) != len(names):
             raise ConfigError(f"devices must name at least one device, and none twice; got {names}")
-        configs = {n: self._read_config(n, self._config_of(n)) for n in names}
+        known = {n: c for n in registry.names("device") if (c := entry("device", n).config)}
+        configs = {n: self._read_config(n, c) for n, c in known.items()}  # of all, so that a launch file may set them
+        for name in names:
+            if name not in configs:
+                raise ConfigError(unknown("device", name, list(configs)))
         takeover = self._read_config("takeover", TakeoverCfg)
-        self.devices: dict[str, Device] = {n: config.build(c, host=self) for n, c in configs.items()}
+        self.devices: dict[str, Device] = {n: config.build(configs[n], host=self) for n in names}
         self._lost = dict.fromkeys(names, "")
         return takeover, names
-
-    def _config_of(self, name: str) -> type[Any]:
-        found = entry("device", name).config
-        if found is None:
-            raise ConfigError(f"device {name} is registered without the dataclass that configures it")
-        return found
 
     def _read_config(self, prefix: str, cls: type[C]) -> C:
         """Its fields as parameters `PREFIX.FIELD`."""
