@@ -87,7 +87,7 @@ class TeleopNode(ros.Node):
         names = list(parameter(self, "devices", ("gamepad",)))
         if not names or len(set(names)) != len(names):
             raise ConfigError(f"devices must name at least one device, and none twice; got {names}")
-        known = {n: c for n in registry.names("device") if (c := entry("device", n).config)}
+        known: dict[str, type[Any]] = {n: c for n in registry.names("device") if (c := entry("device", n).config)}
         configs = {n: self._read_config(n, c) for n, c in known.items()}  # of all, so that a launch file may set them
         for name in names:
             if name not in configs:

@@ -1,8 +1,8 @@
 """A gamepad as Linux lays them out (Documentation/input/gamepad.rst: xpad, hid-playstation, hid-nintendo and others).
 
 Left stick: forwards and left. Triggers: right up, left down. Right stick: tips and turns about the vertical. Cross:
-rolls. South closes the gripper, north (X of an Xbox pad) opens it, east is the emergency stop. Left shoulder takes over,
-right lets go.
+rolls. South closes the gripper, north (X of an Xbox pad) opens it, east is the emergency stop. Left shoulder takes
+over, right lets go.
 """
 
 from __future__ import annotations
