@@ -145,7 +145,7 @@ def test_a_policy_that_is_stopped_while_a_person_has_the_arm_does_not_get_it_bac
     stack.rest(0.5)  # until the guard has heard of it
     person.push()
     stack.wait(lambda: person.owner() == "" and stack.state() in AT_REST and stack.still())
-    assert stack.heard["guard/owner"][count:] == [""]
+    assert set(stack.heard["guard/owner"][count:]) <= {"teleop", ""}  # never the policy
 
 
 def test_a_teleop_node_that_dies_leaves_the_arm_at_rest_with_nobody_in_authority(stack, person):
