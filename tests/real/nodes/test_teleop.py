@@ -1,5 +1,6 @@
 """A person with a joystick, as messages over DDS, before twin, guard and policy as processes of their own."""
 
+import itertools
 import time
 
 import numpy as np
@@ -57,6 +58,17 @@ class Person:
             if self.within_s(15.0, lambda: self.owner() == "teleop" and self.stack.state() == "active"):
                 return
         pytest.fail(f"never in control; {self.stack.log('teleop')[-1000:]}")
+
+    def seize_from_policy(self, axis=4, button=None):
+        """As `seize`, from a policy that is at work."""
+        for _ in range(TRIES):
+            self.stack.wait(lambda: self.stack.call("policy/start").success and self.stack.state() == "active")
+            self.seize(axis, button)
+            if [who for who, _ in itertools.groupby(self.stack.heard["guard/owner"])][-2:] == ["policy", "teleop"]:
+                return
+            self.push()
+            self.stack.wait(lambda: self.owner() == "")
+        pytest.fail(f"the policy was never at work; {self.stack.log('policy')[-1000:]}")
 
     def within_s(self, seconds, condition):
         end = time.monotonic() + seconds
@@ -138,8 +150,7 @@ def test_a_person_takes_over_from_a_policy_hands_back_and_no_command_jumps(stack
 
 def test_a_policy_that_is_stopped_while_a_person_has_the_arm_does_not_get_it_back(stack, person):
     begin(stack, person, "policy")
-    stack.wait(lambda: stack.call("policy/start").success and stack.state() == "active")
-    person.seize(axis=None, button=4)  # and stand
+    person.seize_from_policy(axis=None, button=4)  # and stand
     count = len(stack.heard["guard/owner"])
     assert stack.call("policy/stop").success
     stack.rest(0.5)  # until the guard has heard of it
@@ -150,8 +161,7 @@ def test_a_policy_that_is_stopped_while_a_person_has_the_arm_does_not_get_it_bac
 
 def test_a_teleop_node_that_dies_leaves_the_arm_at_rest_with_nobody_in_authority(stack, person):
     begin(stack, person, "policy")
-    stack.wait(lambda: stack.call("policy/start").success and stack.state() == "active")
-    person.seize()
+    person.seize_from_policy()
     stack.kill("teleop")
     stack.wait(lambda: stack.state() == "stopped" and person.owner() == "" and stack.still())
     stack.wait(lambda: "gave authority to nobody" in stack.log("policy"))  # it does not go on by itself
@@ -161,8 +171,7 @@ def test_a_teleop_node_that_dies_leaves_the_arm_at_rest_with_nobody_in_authority
 
 def test_a_device_that_falls_silent_in_control_is_lost_and_hands_nothing_back(stack, person):
     begin(stack, person, "policy")
-    stack.wait(lambda: stack.call("policy/start").success and stack.state() == "active")
-    person.seize()
+    person.seize_from_policy()
     person.speaks = False
     stack.wait(
         lambda: person.owner() == "" and stack.state() in AT_REST and stack.still() and LATE in stack.log("teleop")
