@@ -172,11 +172,12 @@ def test_a_teleop_node_that_dies_leaves_the_arm_at_rest_with_nobody_in_authority
 def test_a_device_that_falls_silent_in_control_is_lost_and_hands_nothing_back(stack, person):
     begin(stack, person, "policy")
     person.seize_from_policy()
-    person.speaks = False
+    count, person.speaks = len(stack.heard["guard/owner"]), False
     stack.wait(
         lambda: person.owner() == "" and stack.state() in AT_REST and stack.still() and LATE in stack.log("teleop")
     )
-    assert LATE in stack.log("teleop") and "lost: nobody is in control" in stack.log("teleop")
+    assert "policy" not in stack.heard["guard/owner"][count:]
+    assert "lost: nobody is in control" in stack.log("teleop")
     person.speaks = True  # it comes back deflected: that is no take-over
     stack.wait(lambda: "joy is there" in stack.log("teleop").split(LATE)[-1])
     stack.rest(0.5)
