@@ -47,7 +47,8 @@ EXTRAS = {
     # Without a ROS installation; exact: private parts are used. cyclonedds has no wheels for aarch64: use rclpy there.
     "ros": ["cyclonedds==11.0.1; platform_machine == 'x86_64'", "rosbags==0.11.9"],
     "vision": ["opencv-python-headless>=4.9,<5", "open3d>=0.18", "av>=13"],
-    "teleop": ["hidapi>=0.14", "pygame>=2.5"],
+    # For a SpaceMouse, with the system's library hidapi; gamepads and keyboards need no package.
+    "teleop": ["pyspacemouse>=2.1,<3"],
     "data": ["av>=17", "h5py>=3.11", "pyarrow>=17"],
     "report": ["matplotlib>=3.8", "av>=13"],
     # Noise schedules, read when a diffusion policy is trained; a robot needs none of it.
@@ -120,6 +121,7 @@ setup(
             "policy_node = real.nodes.policy:main",
             "record_node = real.nodes.record:main",
             "tags_node = real.nodes.tags:main",
+            "teleop_node = real.nodes.teleop:main",
             "twin_node = real.nodes.twin:main",
         ]
     },

@@ -73,6 +73,7 @@ class Link:
         self._proposals = node.create_publisher(JointTrajectory, f"guard/proposals/{source}", NEWEST)
         self.take = node.create_client(Trigger, f"guard/take/{source}")
         self.release = node.create_client(Trigger, f"guard/release/{source}")
+        self.hand_back = node.create_client(Trigger, f"guard/hand_back/{source}")
 
     def _gripper_columns(self) -> list[int]:
         """Those of the gripper's joints that the policy reads or moves."""

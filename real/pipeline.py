@@ -18,6 +18,8 @@ LATE_S, STILL_RAD = 0.02, 1e-3
 """How far behind its proposal a guard is that clips nothing: by the way there and back, and rounded corners."""
 GROUP = "policy"
 """All that a robot observes: what else there is, is for learners."""
+POSE_TERMS = ("pose_error", "ee_pose_relative")
+"""Those whose `command` is a pose."""
 
 
 class Pipeline:
@@ -107,7 +109,7 @@ class Pipeline:
 
 def poses_of(spec: ObservationSpec) -> tuple[str, ...]:
     """Names of the goals that a policy reads as poses; somebody has to set them."""
-    return tuple(dict.fromkeys(t.params["command"] for t in spec.terms(GROUP) if t.function == "pose_error"))
+    return tuple(dict.fromkeys(t.params["command"] for t in spec.terms(GROUP) if t.function in POSE_TERMS))
 
 
 def numbers_of(spec: ObservationSpec) -> dict[str, int]:

@@ -17,6 +17,7 @@ from torch import Tensor
 from robolearn.kinematics import Chain, damped_ik
 from robolearn.limits import JointLimits, TargetState, limit_target
 from robolearn.registry import claim
+from robolearn.rotations import quat_apply, quat_conjugate
 from robolearn.spec import ActionSpec, ControlMode, QuadrotorSpec, RobotSpec
 
 
@@ -86,8 +87,9 @@ class JointPosition:
 
 @action_term("ee_delta")
 class EndEffectorDelta:
-    """Moves the end effector's set-point by scale * action (3 metres, 3 rad as a rotation vector, base frame), by
-    damped least squares at the last joint set-point. `params.damping` trades accuracy for calm near singularities."""
+    """Moves the end effector's set-point by scale * action (3 metres, 3 rad as a rotation vector), by damped least
+    squares at the last joint set-point. Along the axes of the base, or with the specification's frame `tool` along
+    those of the end effector there. `params.damping` trades accuracy for calm near singularities."""
 
     mode: ControlMode = "position"
 
@@ -95,14 +97,23 @@ class EndEffectorDelta:
         self.scale = torch.tensor(spec.scale, device=device)
         self.chain = Chain(robot.urdf, robot.ee_link, robot.arm_joints, device)
         self.damping = float(spec.params.get("damping", 0.05))
-        self._jacobian = torch.empty(0)
+        self.in_tool = spec.frame == "tool"
+        self._jacobian, self._quat = torch.empty(0), torch.empty(0)
 
     def target(self, action: Tensor, last: Tensor) -> Tensor:
-        _, self._jacobian = self.chain.pose_and_jacobian(last)
-        return last + damped_ik(self._jacobian, self.scale * action, self.damping)
+        pose, self._jacobian = self.chain.pose_and_jacobian(last)
+        self._quat = pose[:, 3:]
+        delta = self.scale * action
+        return last + damped_ik(self._jacobian, _turned(delta, self._quat) if self.in_tool else delta, self.damping)
 
     def action(self, target: Tensor, last: Tensor) -> Tensor:
-        return (self._jacobian @ (target - last)[..., None]).squeeze(-1) / self.scale
+        delta = (self._jacobian @ (target - last)[..., None]).squeeze(-1)
+        return (_turned(delta, quat_conjugate(self._quat)) if self.in_tool else delta) / self.scale
+
+
+def _turned(delta: Tensor, quat: Tensor) -> Tensor:
+    """Both halves of (B, 6)."""
+    return torch.cat((quat_apply(quat, delta[:, :3]), quat_apply(quat, delta[:, 3:])), dim=1)
 
 
 @action_term("joint_effort")

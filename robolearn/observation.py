@@ -78,6 +78,22 @@ def ee_velocity(robot: RobotState) -> Tensor:
 
 
 @term
+def ee_velocity_ee(robot: RobotState) -> Tensor:
+    """As `ee_velocity`, along the axes of the end effector."""
+    back = quat_conjugate(robot.ee_pose[:, 3:])
+    return torch.cat((quat_apply(back, robot.ee_vel[:, :3]), quat_apply(back, robot.ee_vel[:, 3:])), dim=1)
+
+
+@term
+def ee_pose_relative(robot: RobotState, scene: SceneState, command: str) -> Tensor:
+    """(B, 9): the end effector's position (m) and rotation (as `ee_rotation_6d`) in the frame of the commanded pose,
+    such as the one that the episode began in: the same wherever the robot starts."""
+    frame = scene.commands[command]
+    turn = quat_mul(quat_conjugate(frame[:, 3:]), robot.ee_pose[:, 3:])
+    return torch.cat((_position_in(frame, robot.ee_pose), _rotation_6d(turn)), dim=1)
+
+
+@term
 def pose_error(robot: RobotState, scene: SceneState, command: str) -> Tensor:
     """From the end effector to the commanded pose: metres, then a rotation vector in rad; base frame."""
     return scene.once(("pose_error", command), lambda: pose_difference(robot.ee_pose, scene.commands[command]))

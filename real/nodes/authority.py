@@ -19,6 +19,8 @@ from robolearn.errors import ConfigError
 
 SOURCES = ("teleop", "env", "policy")
 """By falling priority: a person first."""
+PEOPLE = ("teleop", "page")
+"""None of these takes authority from another one."""
 REPORT_S, WATCH_S = 1.0, 0.1
 
 

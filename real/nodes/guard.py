@@ -4,7 +4,8 @@ through here, or not at all. The rules are in real/safety/guard.py.
 Topics below the robot's namespace: `guard/proposals/SOURCE` (trajectory_msgs/JointTrajectory, stamped with the state
 that it was computed from), `guard/state` and `guard/owner` (std_msgs/String, latched), `guard/target`
 (sensor_msgs/JointState: what was sent), `/diagnostics`. Services (std_srvs/Trigger): `guard/take/SOURCE`,
-`guard/release/SOURCE`, `guard/reset`, `guard/estop`.
+`guard/release/SOURCE`, `guard/hand_back/SOURCE` (to whom it was taken from), `guard/reset`, `guard/estop`. Parameters:
+`sources` by falling priority, and `people`, those of them that are a person.
 
 A proposal names the arm's joints, or these and the gripper's. The gripper is moved by its driver's action, within its
 range and effort, by good proposals of the owner only; it keeps what it was told last whatever happens to the arm, for
@@ -16,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,11 +35,11 @@ from real.connection import (
     seconds,
     stamp_of,
 )
-from real.nodes.authority import AuthorityNode, read_proposal
+from real.nodes.authority import PEOPLE, AuthorityNode, read_proposal
 from real.nodes.gripper import GripperClient
 from real.nodes.run import run
 from real.safety.guard import Answer, Decision, Guard
-from real.site import Site, read_site
+from real.site import Site, parameter, read_site
 
 LAST_S = 2.0
 """The longest that it brakes when it is told to end."""
@@ -51,7 +53,8 @@ class GuardNode(AuthorityNode):
         sources = self.read_sources()
         profile, robot = self.site.profile, self.site.robot
         self.dt = 1.0 / profile.command_rate_hz
-        self.guard = Guard(profile.limits, robot, sources, self.dt, expects_wrench=profile.wrench_topic is not None)
+        people = tuple(parameter(self, "people", PEOPLE))
+        self.guard = Guard(profile.limits, robot, sources, self.dt, profile.wrench_topic is not None, people)
         self.reader = JointReader(self.site.wire_names(), robot, profile.limits.future_s)
         self._arm = self.reader.columns(robot.arm_joints)
         self.gripper = GripperClient(self, profile.gripper, robot) if profile.gripper else None
@@ -60,6 +63,8 @@ class GuardNode(AuthorityNode):
         self._command = Commands(self, self.site)
         self._target = self.create_publisher(JointState, "guard/target", NEWEST)
         self.serve(profile.robot, self._command.topic, profile.state_topic)
+        for source in sources:
+            self.service(f"guard/hand_back/{source}", partial(self.guard.hand_back, source))
         self.create_subscription(JointState, profile.state_topic, self._on_state, SENSED)
         if profile.wrench_topic:
             self.create_subscription(WrenchStamped, profile.wrench_topic, self._on_wrench, SENSED)

@@ -13,6 +13,7 @@ becomes of one that is late); with the parameter `blend` a chunk fades into the 
 residual policy with its base's; its corrections are of the control loop.
 
 It proposes from fresh states only, and stops for good when the guard takes its authority: the next start is yours.
+While another source has it, it waits: handed back, it begins a new episode where the robot stands; released, it stops.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class PolicyNode(ros.Node):
         self.pipeline, self.policy = self.link.pipeline, self.bundle.policy
         self.dt, self._patience_s = self.pipeline.dt, self.link.patience_s
         self.planner = self._plan_beside()
-        self.running = False
+        self.running = self.waiting = False
         self._start_when_ready = parameter(self, "start", False)
         self._asked_s = self._refused_s = -math.inf  # the guard, for authority, on the steady clock
         self.ages, self.thinking, self.periods = Spread(), Spread(), Spread()
@@ -150,26 +151,31 @@ class PolicyNode(ros.Node):
         return True, "a new episode"
 
     def _halt(self, why: str) -> None:
-        self.running = False
+        self.running = self.waiting = False
         self.get_logger().info(why)
 
     def _check(self) -> None:
         """It runs on only as long as the guard speaks, and for it."""
         silent_s = min(self.link.silence_s(), time.monotonic() - self._began_s)
-        if self.running and self.link.owner != SOURCE:
-            to = shown(self.link.owner) if self.link.owner else "nobody"
-            self._halt(f"the guard gave authority to {to} ({shown(self.link.guard_state)})")
+        if self.running and not self.link.owner:
+            self._halt(f"the guard gave authority to nobody ({shown(self.link.guard_state)})")
         elif self.running and silent_s > self._patience_s:
             self._halt(f"the guard was silent for {silent_s:.2g} s")
+        elif self.running and self.waiting != (self.link.owner != SOURCE):
+            self.waiting = not self.waiting
+            if not self.waiting:
+                self.reset()
+            what = "waits until it is handed back" if self.waiting else "goes on"
+            self.get_logger().info(f"the guard gave authority to {shown(self.link.owner)}: {what}")
 
     # --- a period -------------------------------------------------------------------------------------------
 
     def _tick(self) -> None:
         began = time.monotonic()
         self._check()
-        if not self.running:
+        if not self.running or self.waiting:
             self._last_tick = 0.0
-            if self._start_when_ready and began - self._refused_s > AGAIN_S:
+            if not self.running and self._start_when_ready and began - self._refused_s > AGAIN_S:
                 self.start()
             return
         if self._last_tick:
@@ -211,7 +217,8 @@ class PolicyNode(ros.Node):
         figures: dict[str, object] = {f"{k}, ms": str(v) for k, v in spreads.items()}
         figures |= self.planner.figures() if self.planner else {}
         figures |= self.counts | self.link.reader.refused | self.link.goals.refused
-        self._diagnostics(OK if self.running else WARN, "running" if self.running else "waits", figures)
+        at_work = self.running and not self.waiting
+        self._diagnostics(OK if at_work else WARN, "running" if at_work else "waits", figures)
         for spread in spreads.values():
             spread.clear()
 

@@ -10,9 +10,11 @@ stands, nobody has authority, and only `take` starts it again; by a stale or far
 that stay away. `fault`: the same, and only `reset` leaves it, towards `idle`; by `estop`, too much force, or a result
 that is no number.
 
-Authority. One source at a time; a source earlier in `sources` takes it from a later one. Its first target starts where
-the last command was, with its velocity, whoever gave it. A start from rest needs a fresh measurement; where that is far
-from the last command (or there was none) the target starts at the measured position.
+Authority. One source at a time; a source earlier in `sources` takes it from a later one, but never one person from
+another (`people`). Its first target starts where the last command was, with its velocity, whoever gave it. A start from
+rest needs a fresh measurement; where that is far from the last command (or there was none) the target starts at the
+measured position. `release` leaves nobody in authority; with `hand_back` whom it was taken from has it again, and goes
+on, or the arm is stopped as after any silence. Whatever else ends authority, or gives it to a third one, forgets them.
 
 Proposals. Followed between `take` and the end of authority only, never one from before. The newest replaces those
 before it; from where the reference is it goes in straight lines through the targets, each when it is due; targets whose
@@ -90,18 +92,20 @@ class Answer(NamedTuple):
 
 class Guard:
     def __init__(self, limits: GuardLimits, spec: RobotSpec, sources: tuple[str, ...], command_dt_s: float,
-                 expects_wrench: bool = False):  # fmt: skip
-        """`sources` by falling priority. With `expects_wrench` nobody gets authority before a wrench was measured.
-        Raises ConfigError for limits that are looser than the robot's."""
+                 expects_wrench: bool = False, people: tuple[str, ...] = ()):  # fmt: skip
+        """`sources` by falling priority; `people` are those that are a person. With `expects_wrench` nobody gets
+        authority before a wrench was measured. Raises ConfigError for limits that are looser than the robot's."""
         if not sources or len(set(sources)) != len(sources):
             raise ConfigError(f"the guard needs sources with different names, got {sources}")
         if not 0.0 < command_dt_s < limits.hold_after_s:
             raise ConfigError(f"command_dt_s = {command_dt_s} must lie between 0 and {limits.hold_after_s}")
         limits.demand_fit(spec)
-        self.limits, self.spec, self.sources, self.dt = limits, spec, sources, command_dt_s
+        self.limits, self.spec, self.sources, self.dt, self.people = limits, spec, sources, command_dt_s, people
         self.joints, self._expects_wrench = spec.arm_joints, expects_wrench
         self.state: State = "idle"
         self.owner: str | None = None
+        self.waiting: str | None = None
+        """From whom the owner took authority."""
         self.clips = Counters()
         self.body = Body(spec, limits.tool(), limits.floor_m, limits.clearance_m)
         self._joint_limits, self._error = limits.joints(), np.array(limits.reference_error_rad)
@@ -192,19 +196,34 @@ class Guard:
             return Answer(True, f"{source} has authority already")
         if self.owner is not None and self.sources.index(self.owner) < self.sources.index(source):
             return Answer(False, f"{self.owner} has authority, and priority over {source}")
+        if self.owner in self.people and source in self.people:
+            return Answer(False, f"{self.owner} has authority, a person as {source} is: they must let go first")
         late = self._stale(self._now_s)
         if late or self._measured is None:
             return Answer(False, f"not without a fresh measurement: {late or 'there was none yet'}")
         if self._last is None or self._far() or self._came_back_elsewhere():
             self._last, self._room, self._commanded_s = TargetState.at(self._measured), None, self._now_s
-        self.owner, self._timeline, self._lost = source, None, False
-        self._heard_s, self._proposed_s = self._now_s, -math.inf
-        self._enter("holding", f"waits for {source}")
+        self._lost = False
+        self._give(source, self.owner)
         return Answer(True, f"{source} has authority")
 
+    def _give(self, source: str, waiting: str | None) -> None:
+        self.owner, self.waiting, self._timeline = source, waiting, None
+        self._heard_s, self._proposed_s = self._now_s, -math.inf
+        self._enter("holding", f"waits for {source}")
+
+    def hand_back(self, source: str) -> Answer:
+        """Give authority back to whom it was taken from, from their next proposal on; to nobody if it was nobody's."""
+        back = self.waiting
+        if source != self.owner or back is None:
+            return self.release(source)
+        self._give(back, None)
+        return Answer(True, f"{back} has authority again")
+
     def release(self, source: str) -> Answer:
-        """Give authority back; the arm brakes and stands."""
+        """Give authority back; the arm brakes and stands. Who waits to get it back waits no more."""
         if source != self.owner:
+            self.waiting = None if source == self.waiting else self.waiting
             return Answer(False, f"{source} has no authority; {self.owner or 'nobody'} has")
         self._end("idle", f"{source} released it")
         return Answer(True, "idle")
@@ -322,7 +341,7 @@ class Guard:
 
     def _end(self, state: State, reason: str) -> None:
         """Nobody has authority any more."""
-        self.owner, self._timeline = None, None
+        self.owner, self.waiting, self._timeline = None, None, None
         self._enter(state, reason)
 
     def _enter(self, state: State, reason: str) -> None:

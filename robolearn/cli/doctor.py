@@ -105,7 +105,7 @@ def all_probes(child: Child) -> list[Probe]:
         Probe("ROS 2 (one is enough)", "rclpy", partial(_probes.rclpy, child)),
         Probe("ROS 2 (one is enough)", "cyclonedds", partial(_probes.cyclonedds, child)),
         *(Probe("perception", n, _package(child, n, "vision")) for n in ("cv2", "open3d")),
-        *(Probe("teleoperation", n, _package(child, n, "teleop")) for n in ("hid", "pygame")),
+        Probe("teleoperation", "pyspacemouse", _package(child, "pyspacemouse", "teleop")),
         Probe("devices", "gamepad", partial(_probes.devices, "/dev/input/js*", "input")),
         Probe("devices", "spacemouse", _probes.spacemouse),
         Probe("devices", "camera", partial(_probes.devices, "/dev/video*", "video")),

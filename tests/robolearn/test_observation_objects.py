@@ -7,6 +7,7 @@ import torch
 from robolearn.kinematics import Chain
 from robolearn.observation import ObservationTerms
 from robolearn.robots.franka import FRANKA
+from robolearn.rotations import from_rpy, pose_difference, pose_mul, quat_apply
 from robolearn.spec import Field, ObservationSpec, TermSpec
 from robolearn.state import ObjectState, RobotState, SceneState
 
@@ -48,3 +49,29 @@ def test_rotation_in_the_base_and_in_the_hand():
 def test_height_error_is_what_is_missing():
     error, at = seen("height_error", 1, name="cube", command="goal")
     close(error, [0.5 - at[2].item()])
+
+
+def test_the_pose_since_the_reset_by_hand_and_the_velocity_along_the_hands_axes():
+    q = torch.tensor([[0.3, -0.4, 0.2, -2.2, 0.5, 2.1, 0.9, 0.03, 0.03]])
+    vel = torch.tensor([[0.1, -0.2, 0.3, 0.05, -0.1, 0.2, 0.4, 0.0, 0.0]])
+    chain = Chain(FRANKA.urdf, FRANKA.ee_link, FRANKA.joint_names)
+    robot = RobotState(torch.zeros(1), q, vel, torch.zeros(1, 9), q, torch.zeros(1, 7), torch.zeros(1, 6), chain)
+    reset = torch.cat((torch.tensor([[0.4, 0.1, 0.5]]), from_rpy(torch.tensor([[0.3, -0.7, 1.1]]))), dim=1)
+    spec = ObservationSpec(
+        {
+            "policy": (
+                TermSpec(Field("since", (9,)), "ee_pose_relative", {"command": "reset_pose"}),
+                TermSpec(Field("speed", (6,)), "ee_velocity_ee"),
+            )
+        }
+    )
+    out = ObservationTerms(spec, "cpu").frames(robot, SceneState(commands={"reset_pose": reset}), torch.zeros(1, 7))
+    since, speed = out["policy"][:, :9], out["policy"][:, 9:]
+    x, y = since[:, 3:6], since[:, 6:9]
+    for k, column in enumerate((x, y)):  # the hand's axes, turned on by the reset's rotation, are the hand's
+        axis = torch.eye(3)[k][None]
+        torch.testing.assert_close(quat_apply(reset[:, 3:], column), quat_apply(robot.ee_pose[:, 3:], axis))
+    back = pose_mul(reset, torch.cat((since[:, :3], torch.tensor([[0.0, 0.0, 0.0, 1.0]])), dim=1))
+    torch.testing.assert_close(pose_difference(back, robot.ee_pose)[:, :3], torch.zeros(1, 3), atol=1e-6, rtol=0)
+    for half in (slice(0, 3), slice(3, 6)):
+        torch.testing.assert_close(quat_apply(robot.ee_pose[:, 3:], speed[:, half]), robot.ee_vel[:, half])

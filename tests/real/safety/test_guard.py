@@ -25,11 +25,11 @@ DT, PERIOD = 0.002, 0.01
 class Arm:
     """A guard and an arm that does what it is told, at times of its own."""
 
-    def __init__(self, dt=DT, sources=("teleop", "policy"), changes=None, name="franka"):
+    def __init__(self, dt=DT, sources=("teleop", "policy"), changes=None, name="franka", people=()):
         self.profile = config.entry("profile", name).value
         self.spec = config.entry("robot", self.profile.robot).value
         self.limits = self.profile.limits.tightened(changes or {})
-        self.guard = Guard(self.limits, self.spec, sources, dt)
+        self.guard = Guard(self.limits, self.spec, sources, dt, people=people)
         self.q = np.array(self.spec.of("default_joint_pos", self.spec.arm_joints))
         self.dt, self.now, self.path, self.states, self.observes = dt, 10.0, [self.q], [], True
         self.observe()
@@ -218,6 +218,72 @@ def test_priority_decides_who_may_take_it_from_whom():
     assert arm.guard.take("policy") == (False, "teleop has authority, and priority over policy")
     assert not arm.guard.release("policy").ok and arm.guard.release("teleop").ok
     assert arm.guard.take("policy").ok
+
+
+def test_a_person_hands_back_to_whom_they_took_it_from_without_a_jump():
+    arm = Arm(dt=0.001)
+    arm.moving(speed=0.5)
+    assert arm.guard.take("teleop").ok
+    arm.run(0.2, lambda t: arm.q + 0.01, "teleop")
+    assert arm.guard.hand_back("teleop") == (True, "policy has authority again")
+    assert arm.guard.owner == "policy" and not arm.propose(arm.q, "teleop")
+    arm.path, goal = arm.path[-3:], arm.q - 0.05
+    arm.run(0.5, lambda t: goal, "policy")
+    acceleration = np.diff(np.array(arm.path), n=2, axis=0) / arm.dt**2
+    assert np.abs(acceleration).max() <= 10.0 * (1 + 1e-6)
+    np.testing.assert_allclose(arm.q, goal, atol=1e-6)
+    assert arm.guard.hand_back("policy") == (True, "idle")  # and not to the person
+
+
+def test_handed_back_to_one_that_is_silent_the_arm_is_stopped():
+    arm = Arm()
+    arm.moving()
+    assert arm.guard.take("teleop").ok and arm.guard.hand_back("teleop").ok
+    arm.run(0.6)
+    assert arm.states[-1] == "stopped" and arm.guard.owner is None
+
+
+@pytest.mark.parametrize("how", ["release", "withdraw", "estop", "stale", "silence", "from nobody"])
+def test_authority_that_ended_otherwise_is_handed_back_to_nobody(how):
+    arm = Arm()
+    if how == "from nobody":
+        arm.tick()
+    else:
+        arm.moving()
+    assert arm.guard.take("teleop").ok
+    if how == "estop":
+        arm.guard.estop()
+        assert arm.guard.waiting is None
+        assert arm.guard.reset().ok and arm.guard.take("teleop").ok
+    elif how == "withdraw":
+        assert not arm.guard.release("policy").ok  # it has none, and wants it back no more
+    elif how in ("stale", "silence"):
+        arm.observes = how == "silence"
+        arm.run(0.7)
+        arm.observes = True
+        arm.run(0.1)
+        assert arm.guard.state == "stopped" and not arm.guard.hand_back("teleop").ok
+        assert arm.guard.take("teleop").ok
+    elif how == "release":
+        assert arm.guard.release("teleop").ok and arm.guard.take("teleop").ok
+    assert arm.guard.hand_back("teleop") == (True, "idle") and arm.guard.owner is None
+
+
+def test_nobody_hands_back_what_they_do_not_have():
+    arm = Arm()
+    arm.moving()
+    assert arm.guard.take("teleop").ok
+    assert arm.guard.hand_back("policy") == (False, "policy has no authority; teleop has")
+    assert arm.guard.owner == "teleop"
+
+
+def test_of_two_people_the_first_keeps_the_arm():
+    arm = Arm(sources=("teleop", "page", "policy"), people=("teleop", "page"))
+    assert arm.guard.take("policy").ok and arm.guard.take("page").ok
+    answer = arm.guard.take("teleop")  # of higher priority
+    assert answer == (False, "page has authority, a person as teleop is: they must let go first")
+    assert arm.guard.owner == "page" and arm.guard.hand_back("page").ok and arm.guard.owner == "policy"
+    assert arm.guard.take("teleop").ok
 
 
 def test_a_take_over_is_bumpless():
