@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 ROLES = ("both", "actor", "learner")
+NOT_HERE = ("time_limit_s", "updates", "batch", "short_episodes")
 RESTARTS = 20
 """Of a process that was killed, in one run of the command."""
 LOOK_S, END_S = 0.2, 20.0
@@ -91,6 +92,10 @@ def main(argv: list[str]) -> int:
         cfg.run_dir = str(folder)
     if not hasattr(cfg.algo, "demo_share") or cfg.residual.base:
         raise ConfigError("robolearn hil learns with algo=sac or td3, without residual.base")
+    given = [n for n in NOT_HERE if getattr(cfg, n) != HilCfg.__dataclass_fields__[n].default]
+    if given:
+        raise ConfigError(f"{', '.join(given)}: not for robolearn hil, whose length is total_steps; its batches are "
+                          "settings of algo.")  # fmt: skip
     return {"both": _both, "learner": _learn, "actor": _act}[cfg.role](cfg, folder)
 
 

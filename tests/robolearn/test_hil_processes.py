@@ -186,6 +186,7 @@ def test_an_actor_of_another_robot_or_rate_is_refused(tmp_path: Path) -> None:
     ("words", "said"),
     [
         (["algo=ppo"], "learns with algo=sac or td3"),
+        (["time_limit_s=60"], "time_limit_s: not for robolearn hil, whose length is total_steps"),
         (["role=boss"], "role must be one of both, actor, learner|role .*boss"),
         (["address=0.0.0.0:4000", "role=learner"], "is not on this machine: that needs a token"),
         (["speed=-1"], "speed finite and at least 0"),
