@@ -3,6 +3,9 @@
 What is different is in the contract: batch 1; `step` lasts until the period is over and says how old what it saw is;
 `extras["applied_action"]` is what the guard let through; it never resets itself: an episode that ends, or a guard that
 takes authority away, leaves `extras["awaiting_reset"]`, and `reset` brings the arm back along its limits.
+
+A person who takes over (docs/teleop.md) ends no episode: `extras["intervened"]` says who acted, `proposed` what the
+policy wanted. They may say that the task is done, has failed, or shall begin anew.
 """
 
 from __future__ import annotations
@@ -15,8 +18,9 @@ import torch
 from torch import Tensor
 
 from real import ros
-from real.connection import Trigger
+from real.connection import NEWEST, Trigger
 from real.link import Lack, Link
+from real.nodes.authority import PEOPLE
 from real.pipeline import Pipeline
 from real.site import Site
 from robolearn.env import Extras, Obs
@@ -38,13 +42,44 @@ def no_judge(robot: RobotState, scene: SceneState) -> tuple[Tensor, Tensor, dict
     return torch.zeros(1), torch.zeros(1, dtype=torch.bool), {}
 
 
+Joy = ros.interface("sensor_msgs/msg/Joy")
+GRIPPER, TOLD = 6, ("success", "failure", "reset")
+"""Of `teleop/action`: the axis that is the gripper, and the buttons after the first, which says who is in control."""
+
+
+class Told:
+    """What a person says beside moving the arm, until it is read."""
+
+    def __init__(self, node: Any):
+        self.gripper = 0.0
+        """-1 closes, +1 opens: what was said last; 0 before."""
+        self._pressed: set[str] = set()
+        self._held: set[str] = set()
+        node.create_subscription(Joy, "teleop/action", self._hear, NEWEST)
+
+    def _hear(self, message: Any) -> None:
+        if len(message.axes) <= GRIPPER or len(message.buttons) <= len(TOLD):
+            return
+        self.gripper = float(message.axes[GRIPPER]) or self.gripper
+        held = {name for name, down in zip(TOLD, message.buttons[1:], strict=False) if down}
+        self._pressed |= held - self._held
+        self._held = held
+
+    def read(self) -> set[str]:
+        """What was pressed since the last time, of TOLD."""
+        pressed, self._pressed = self._pressed, set()
+        return pressed
+
+
 class RobotEnv:
     """`node` is served by this object alone: while `step` and `reset` wait, and nowhere else."""
 
     num_envs = 1
 
     def __init__(self, node: Any, site: Site, spec: PolicySpec, judge: Judge = no_judge, episode_length_s: float = 60.0,
-                 source: str = "env"):  # fmt: skip
+                 source: str = "env", people: tuple[str, ...] = PEOPLE):  # fmt: skip
+        """`people`: sources whose authority is an intervention, not the end of the episode."""
+        self.people, self.told = people, Told(node)
         self.node, self.site, self.judge, self.source = node, site, judge, source
         self.device = torch.device("cpu")
         self.robot, self.observation_spec, self.action_spec = site.robot, spec.observation, spec.action
@@ -67,6 +102,8 @@ class RobotEnv:
         timeout_s = float((options or {}).get("timeout_s", 15.0))
         self._wait(lambda: self.link.lack() is None, 5.0, lambda: (self.link.lack() or Lack("", "it came late")).text)
         self._call(self.link.take, patience_s=1.0)  # it may not have heard the robot yet
+        self.told.read()
+        self.told.gripper = 0.0
         self.link.owner = self.source
         self._go(goal, time.monotonic() + timeout_s)
         target = self.link.standing()
@@ -86,14 +123,26 @@ class RobotEnv:
         command = self.pipeline.command(action.detach().float())
         missed = time.monotonic() > self._due_s + self.step_dt
         self._due_s = time.monotonic() if missed else self._due_s
-        self.link.propose(command)
+        human = self.link.owner in self.people
+        if not human:
+            self.link.propose(command)
         self._due_s += self.step_dt
         self._serve_until(self._due_s)
+        human = human or self.link.owner in self.people
         if self.link.reference is not None:
             self.pipeline.follow(self.link.reference)
+        if human:
+            self._grip()
         self.common_step_counter += 1
         self.episode_length_buf += 1
-        return self._outcome(missed)
+        obs, reward, terminated, truncated, extras = self._outcome(missed)
+        return obs, reward, terminated, truncated, extras | {"intervened": torch.tensor([human]), "proposed": action}
+
+    def _grip(self) -> None:
+        """What the person said of the gripper counts as done; nothing said leaves it."""
+        if "gripper" in self.action_spec.names and self.told.gripper:
+            self.pipeline.action = self.pipeline.action.clone()
+            self.pipeline.action[:, -1] = self.told.gripper
 
     def close(self) -> None:
         """Give authority back."""
@@ -106,9 +155,13 @@ class RobotEnv:
         robot, scene = self.link.state(), self.link.goals.scene()
         reward, terminated, metrics = self.judge(robot, scene)
         silent = self.link.silence_s() > self.site.profile.limits.state_timeout_s  # a guard that was killed
-        lost = self.link.owner != self.source or silent or self.link.lack() is not None
+        lost = self.link.owner not in (self.source, *self.people) or silent or self.link.lack() is not None
+        told = self.told.read()
+        if told & {"success", "failure"}:
+            good = torch.tensor([float("success" in told)])
+            reward, terminated, metrics = good, torch.ones_like(terminated), metrics | {"success": good}
         timed = self.episode_length_buf >= self.max_episode_length
-        truncated = (timed | lost) & ~terminated
+        truncated = (timed | lost | ("reset" in told)) & ~terminated
         self._return = self._return + reward
         self._awaiting = bool(terminated | truncated)
         obs = self.pipeline.observe(robot, scene)

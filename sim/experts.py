@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robolearn.errors import ConfigError
+from robolearn.errors import ConfigError, unknown
 from robolearn.kinematics import Chain
 from robolearn.rotations import from_rotation_vector, pose_difference, quat_mul
 from robolearn.spec import ActionSpec, RobotSpec
@@ -39,6 +39,21 @@ class Expert(ABC):
     strategies: tuple[str, ...] = ("only",)
     strategy: Tensor
     """(B,) int64: the one that each environment follows in this episode."""
+    only: int | None = None
+    """The strategy that is followed always, if not one at random."""
+
+    def keep_to(self, strategy: str) -> None:
+        """Follow this one from the next `reset` on. ConfigError for one that there is not."""
+        if strategy not in self.strategies:
+            raise ConfigError(unknown("strategy", strategy, self.strategies))
+        self.only = self.strategies.index(strategy)
+
+    def choose(self, mask: Tensor, generator: torch.Generator) -> None:
+        """The strategies of those in mask (B,), anew."""
+        drawn = torch.randint(len(self.strategies), (len(mask),), generator=generator, device=mask.device)
+        if self.only is not None:
+            drawn = torch.full_like(drawn, self.only)
+        self.strategy = torch.where(mask, drawn, self.strategy)
 
     @abstractmethod
     def act(self, robot: RobotState, scene: SceneState) -> Tensor:
@@ -123,9 +138,8 @@ class WaypointExpert(Expert):
         self.reset(torch.ones(b, dtype=torch.bool, device=device))
 
     def reset(self, mask: Tensor) -> None:
-        b, generator, device = len(mask), self.generator, mask.device
-        drawn = torch.randint(len(self.strategies), (b,), generator=generator, device=device)
-        self.strategy = torch.where(mask, drawn, self.strategy)
+        b, generator = len(mask), self.generator
+        self.choose(mask, generator)
         self._pause = self._pause * ~mask
         self._tremor = self._tremor * ~mask[:, None]
         low, high = PACE

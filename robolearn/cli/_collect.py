@@ -38,11 +38,13 @@ Batches = Generator[tuple[int, "list[Episode]"], None, None]
 class ExpertActor:
     """A task's scripted expert, which knows the true state."""
 
-    def __init__(self, env: SimEnv, noise: float, generator: torch.Generator):
+    def __init__(self, env: SimEnv, noise: float, generator: torch.Generator, strategy: str = ""):
         import torch
 
         self.env, self.generator = env, generator
         self.expert = env.task.expert(env.num_envs, env.device, noise, generator)
+        if strategy:
+            self.expert.keep_to(strategy)
         self._all = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
         self.strategy: Tensor | None = self.expert.strategy
 
@@ -139,7 +141,7 @@ def _actor(cfg: Any, env: SimEnv) -> ExpertActor | RandomActor | PolicyActor:
 
     generator = torch.Generator(env.device)
     if cfg.policy == "expert":
-        return ExpertActor(env, cfg.noise, generator)
+        return ExpertActor(env, cfg.noise, generator, cfg.strategy)
     if cfg.policy == "random":
         return RandomActor(env, generator)
     policy = _world.load_run(cfg.policy.removeprefix(RUN))[2].policy

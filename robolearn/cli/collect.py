@@ -52,6 +52,7 @@ class CollectCfg:
     policy: str = option(_options.MISSING, "who does it: expert, random, or run:PATH with a run, a bundle or last")
     out: str = option(_options.MISSING, "folder of the set")
     noise: float = option(0.0, "of the expert: 0 clean, 1 like a person")
+    strategy: str = option("", "of the expert, for all episodes; at random if not given (docs/tasks.md)")
     episodes: int = option(100, "that the set shall hold in the end")
     keep: str = option("", "success or all; success for an expert and all for others if not given")
     tries: int = option(0, f"end after so many attempts at most; {TRIES} for each episode if not given")
@@ -73,6 +74,8 @@ class CollectCfg:
             raise ValueError(f"tries and num_envs must be at least 0, got {self.tries} and {self.num_envs}")
         if self.noise and self.policy != "expert":
             raise ValueError(f"noise is of the expert; policy={self.policy} has none")
+        if self.strategy and self.policy != "expert":
+            raise ValueError(f"strategy is of the expert; policy={self.policy} has none")
         if self.device.startswith("cuda") and self.workers > 1:
             raise ValueError("workers is for processors; on a GPU raise num_envs")
 

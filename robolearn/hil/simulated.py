@@ -44,6 +44,8 @@ class PersonCfg:
     """That an intervention takes at least."""
     noise: float = 0.3
     """Of the scripted expert whose hand it is: 0 clean, 1 with errors, tremor, pauses and detours."""
+    strategy: str = ""
+    """Of the expert; at random if not given, as people are who have not agreed how to do it."""
     tired_after_s: float = math.inf
     """Of interventions, after which the delay has doubled."""
 

@@ -100,6 +100,17 @@ def test_a_noisy_expert_is_slower_and_not_the_same_twice():
     assert not torch.equal(noisy.act(robot, scene), noisy.act(robot, scene))
 
 
+def test_one_that_keeps_to_a_strategy_follows_no_other():
+    env = world("franka_stack", 32)
+    expert, everyone = expert_of(env), torch.ones(32, dtype=torch.bool)
+    assert len(set(expert.strategy.tolist())) == 3
+    expert.keep_to("turned")
+    expert.reset(everyone)
+    assert {expert.strategies[s] for s in expert.strategy} == {"turned"}
+    with pytest.raises(ConfigError, match="no strategy 'turn'; did you mean turned"):
+        expert.keep_to("turn")
+
+
 def test_the_same_generator_gives_the_same_faults():
     env = world("franka_stack", 4)
     env.reset()

@@ -25,7 +25,10 @@ def accompanied(env: SimEnv, cfg: Any) -> HumanEnv:
     generator = torch.Generator(env.device).manual_seed(cfg.seed + 3)
     run = getattr(cfg.person, "critic", "")
     value = _critic(env, run) if run else None
-    hand = ExpertHand(env, env.task.expert(env.num_envs, env.device, cfg.person.noise, generator))
+    expert = env.task.expert(env.num_envs, env.device, cfg.person.noise, generator)
+    if cfg.person.strategy:
+        expert.keep_to(cfg.person.strategy)
+    hand = ExpertHand(env, expert)
     return HumanEnv(env, config.build(cfg.person, hand=hand, num_envs=env.num_envs, dt=env.step_dt, device=env.device,
                                       generator=generator, value=value))  # fmt: skip
 

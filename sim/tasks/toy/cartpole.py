@@ -48,8 +48,7 @@ class CartpoleExpert(Expert):
         self.strategy = torch.zeros(num_envs, dtype=torch.long, device=device)
 
     def reset(self, mask: Tensor) -> None:
-        drawn = torch.randint(2, mask.shape, generator=self.generator, device=mask.device)
-        self.strategy = torch.where(mask, drawn, self.strategy)
+        self.choose(mask, self.generator)
 
     def act(self, robot: RobotState, scene: SceneState) -> Tensor:
         (cart, pole), (speed, turn) = robot.joint_pos.unbind(1), robot.joint_vel.unbind(1)

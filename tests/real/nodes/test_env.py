@@ -10,11 +10,13 @@ pytest.importorskip("real.ros", reason="neither rclpy nor cyclonedds and rosbags
 pytest.importorskip("mujoco", reason="MuJoCo is not installed (extra mujoco)")
 from real import ros
 from real.env import RobotEnv, RobotError
+from real.ros.qos import QoSProfile
 from real.site import read_site
 from robolearn import bundle
 from robolearn.env import Env
 from robolearn.robots.franka import FRANKA
 
+Joy = ros.interface("sensor_msgs/msg/Joy")
 REST = torch.tensor(FRANKA.of("default_joint_pos", FRANKA.arm_joints))
 
 
@@ -175,3 +177,77 @@ def test_an_action_of_another_shape_is_refused(make):
     begin(env)
     with pytest.raises(ValueError, match=r"must be \(1, 7\)"):
         env.step(torch.zeros(1, 6))
+
+
+# --- a person ------------------------------------------------------------------------------------------------
+
+UP, SUCCESS, FAILURE, RESET = 4, 7, 6, 8  # an axis and buttons of the joystick
+
+
+class Episode:
+    """Steps of a policy that wants to stand, while a joystick says this or that; busy where the machine ended it."""
+
+    def __init__(self, env, stack):
+        self.env, self.busy = env, False
+        self._joy = stack.node.create_publisher(Joy, "joy", QoSProfile(depth=1))
+        begin(env)
+
+    def until(self, condition, axis=None, button=None, most=100):
+        """What the step said that fulfils the condition; None, and busy, if there is none."""
+        axes, buttons = [0.0] * 8, [0] * 11
+        if axis is not None:
+            axes[axis] = 1.0
+        if button is not None:
+            buttons[button] = 1
+        for _ in range(0 if self.busy else most):
+            self._joy.publish(Joy(axes=axes, buttons=buttons))
+            step = self.env.step(torch.zeros(1, self.env.action_spec.dim))
+            if condition(step[-1]):
+                return step
+            if step[-1]["awaiting_reset"]:
+                break
+        self.busy = True
+        return None
+
+
+def with_a_person(make, stack, act):
+    """`act` on an episode, begun anew where a busy machine ended it."""
+    env = make()
+    stack.start("teleop", words=["-p", "devices:=[joy]", "-p", "joy.timeout_s:=1.0"])
+    stack.wait(lambda: stack.node.count_publishers("/teleop/action"))
+    for _ in range(5):
+        episode = Episode(env, stack)
+        found = act(episode)
+        if not episode.busy:
+            return found
+    raise AssertionError(f"no episode in five attempts; {stack.log('teleop')[-1000:]} {stack.log('guard')[-1000:]}")
+
+
+def test_a_person_takes_over_within_an_episode_and_gives_it_back(make, stack):
+    def act(episode):
+        alone = episode.until(lambda e: not e["intervened"])
+        start = position(episode.env)
+        mine = episode.until(lambda e: bool(e["intervened"]) and (position(episode.env) - start).abs().max() > 0.02, UP)
+        policys = episode.until(lambda e: not e["intervened"])
+        return alone, mine, policys, int(episode.env.episode_length_buf)
+
+    alone, mine, policys, length = with_a_person(make, stack, act)
+    assert alone[-1]["applied_action"].abs().max() < 0.02
+    *_, terminated, truncated, extras = mine
+    assert not terminated and not truncated and not extras["proposed"].any()
+    assert extras["applied_action"].abs().max() > 0.05  # what reached the robot is the person's
+    assert not policys[-1]["awaiting_reset"] and length > 3
+
+
+@pytest.mark.parametrize(("button", "over"), [(SUCCESS, (1.0, True, False)), (FAILURE, (0.0, True, False)),
+                                              (RESET, (0.0, False, True))])  # fmt: skip
+def test_a_person_says_how_an_episode_ends(make, stack, button, over):
+    def act(episode):
+        episode.until(lambda e: not e["intervened"])
+        step = episode.until(lambda e: e["awaiting_reset"], button=button)
+        episode.busy = episode.busy or episode.env.link.owner not in ("env", "teleop")  # it was not the person
+        return step
+
+    _, reward, terminated, truncated, extras = with_a_person(make, stack, act)
+    assert (float(reward), bool(terminated), bool(truncated)) == over
+    assert float(extras["episode"]["success"]) == over[0]
