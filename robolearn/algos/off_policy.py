@@ -167,10 +167,15 @@ class OffPolicy(ABC):
             self._learned_from += steps
             self._owed += self.cfg.ratio * steps
 
+    @property
+    def behind(self) -> bool:
+        """Updates are owed."""
+        return self._owed >= 1.0
+
     def catch_up(self, most: int = 2**31) -> int:
         """The updates that are owed, at most so many; how many were made."""
         start, made = time.perf_counter(), 0
-        while self._owed >= 1.0 and made < most:
+        while self.behind and made < most:
             self._owed -= 1.0
             self.learn()
             made += 1

@@ -127,7 +127,7 @@ class Learner:
     def _take(self, most: int) -> int:
         """So many records at most; how many there were. Waits a little for the first if nothing else is to do."""
         for taken in range(most):
-            wait_s = IDLE_S if self.algo._owed < 1.0 and not taken else 0.0
+            wait_s = IDLE_S if not self.algo.behind and not taken else 0.0
             try:
                 record = self._records.get(timeout=wait_s) if wait_s else self._records.get_nowait()
             except queue.Empty:
