@@ -12,6 +12,9 @@ never more. Either may be killed at any time and is started again: no step is lo
 A person is simulated (person=late|at_random|margin|advantage; robolearn list persons) in a simulated world, which goes
 `speed` times as fast as a robot would. algo.labels says what interventions mean: hil_serl, supervised, hg_dagger, rlif.
 
+On a robot (site=my_arm.yaml person=nobody, beside guard and teleop; docs/teleop.md) the person is a real one, who says
+success, failure and reset too.
+
 Shown are, over the last episodes, success, the share of the person's steps, the steps that a success takes, the updates
 a step, and by how many versions the actor's weights are behind. An address that is not of this machine needs a token
 (token_file=, or ROBOLEARN_TOKEN) and TLS (certificate=, key=). Tasks and algos are set as for robolearn train.
@@ -26,6 +29,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +44,7 @@ from robolearn.config import ConfigError
 if TYPE_CHECKING:
     from robolearn.algos.off_policy import OffPolicy
     from robolearn.distributed.access import Access
+    from robolearn.env import Env
     from robolearn.hil.learner import Learner
     from robolearn.policies.base import Policy
     from robolearn.spec import PolicySpec
@@ -60,6 +66,7 @@ class HilCfg(TrainCfg):
     actor: str = option("actor", "this actor's name, another one for each")
     actors: int = option(1, "that the learner has room for")
     speed: float = option(1.0, "of a simulated world, times that of a robot; 0 for as fast as it can")
+    site: str = option("", "a site file or a profile: the actor acts on that robot, through its guard")
     publish_every: int = option(50, "updates between two versions of the weights")
     token_file: str = option("", "readable by its owner alone")
     certificate: str = option("", "TLS, PEM")
@@ -211,7 +218,6 @@ class Learned:
 def _act(cfg: HilCfg, folder: Path) -> int:
     import torch
 
-    from robolearn.cli._loops.people import ALONE, accompanied
     from robolearn.distributed.actor import ActorLink
     from robolearn.hil import steps
     from robolearn.hil.actor import Actor
@@ -224,15 +230,33 @@ def _act(cfg: HilCfg, folder: Path) -> int:
     with ActorLink(cfg.address, about, folder / f"sent_{cfg.actor}", cfg.actor, _access(cfg)) as link:
         cfg.seed = _seed(cfg, link.state().last)
         algo.generator.manual_seed(cfg.seed + 1)
-        world = _world.make_env(cfg.task, cfg.backend, 1, "cpu", cfg.seed, folder / "diverged")
-        try:
-            actor = Actor(world if cfg.person.name == ALONE else accompanied(world, cfg), algo, link, cfg.speed)
+        with _acted_in(cfg, spec, folder) as env:
+            actor = Actor(env, algo, link, 0.0 if cfg.site else cfg.speed)
             actor.run()
             log.info("%s made %d steps, %d of them late; %d wait for the learner", cfg.actor, actor.steps, actor.late,
                      link.state().unacknowledged)  # fmt: skip
-        finally:
-            world.close()
     return 0
+
+
+@contextmanager
+def _acted_in(cfg: HilCfg, spec: PolicySpec, folder: Path) -> Iterator[Env]:
+    """A simulated world, with its simulated person, or a robot."""
+    from robolearn.cli._loops.people import ALONE, accompanied
+
+    if cfg.site:
+        if cfg.person.name != ALONE:
+            raise ConfigError(f"person={cfg.person.name} is for simulated worlds; on a robot a person takes over by a "
+                              "device (docs/teleop.md): person=nobody")  # fmt: skip
+        from robolearn.cli._hil_robot import robot_env
+
+        with robot_env(cfg.site, spec, cfg.task.episode_length_s) as robot:
+            yield robot
+        return
+    world = _world.make_env(cfg.task, cfg.backend, 1, "cpu", cfg.seed, folder / "diverged")
+    try:
+        yield world if cfg.person.name == ALONE else accompanied(world, cfg)
+    finally:
+        world.close()
 
 
 def _algo(cfg: HilCfg, spec: PolicySpec, lanes: int, capacity: int = 0) -> OffPolicy:

@@ -10,11 +10,13 @@ import torch
 
 from robolearn.algos.off_policy import OffPolicy
 from robolearn.distributed.actor import ActorLink
-from robolearn.env import Env, Obs
+from robolearn.env import Env, Extras, Obs
+from robolearn.errors import UserError
 from robolearn.hil import steps
 from robolearn.loops.interrupt import Interrupt
 
 log = logging.getLogger(__name__)
+AGAIN_S = 2.0
 LATE_S = 0.02
 """A step that begins so long after its time counts as late."""
 
@@ -38,25 +40,44 @@ class Actor:
 
     def run(self, most: int = 2**62) -> None:
         """Until it is interrupted, or so many steps were made."""
-        obs, _ = self.env.reset()
-        self.link.send(steps.first(obs, self.algo.replay.frames))
-        due = self._clock()
         with self._interrupt.watch():
-            while self.steps < most and not self._interrupt.wanted:
+            obs, due = self._begin(), self._clock()
+            while obs is not None and self.steps < most and not self._interrupt.wanted:
                 obs = self.step(obs)
                 due = self._wait(due + self.period_s)
 
+    def _begin(self) -> Obs | None:
+        """An episode's first frame; None if it is interrupted while the robot cannot begin one."""
+        while not self._interrupt.wanted:
+            try:
+                obs, _ = self.env.reset()
+            except UserError as error:
+                log.warning("no episode can begin: %s; it is tried again in %g s", error, AGAIN_S)
+                self._sleep(AGAIN_S)
+                continue
+            self.link.send(steps.first(obs, self.algo.replay.frames))
+            return obs
+        return None
+
     @torch.no_grad()
-    def step(self, obs: Obs) -> Obs:
+    def step(self, obs: Obs) -> Obs | None:
+        """The next frame, of the next episode where that was the last step of one."""
         self.take_weights()
         action = self.algo.propose(self.algo.here(obs)).to(self.env.device)
         after, reward, terminated, truncated, extras = self.env.step(action)
         keys = self.algo.replay.frames
         self.link.send(steps.step(action, reward, terminated, truncated, extras, keys, self.version))
-        self.steps += 1
-        if bool(terminated | truncated):
-            self.link.send(steps.first(after, keys))
+        self._count(extras)
+        if not bool(terminated | truncated):
+            return after
+        if extras.get("awaiting_reset"):
+            return self._begin()
+        self.link.send(steps.first(after, keys))
         return after
+
+    def _count(self, extras: Extras) -> None:
+        self.steps += 1
+        self.late += bool(extras.get("deadline_missed"))  # a robot's world keeps the time itself
 
     def take_weights(self) -> None:
         """Those that have come since the last step, whole."""
