@@ -116,6 +116,26 @@ def test_the_sparse_reward_is_success_alone():
     assert torch.equal(env.step(torch.zeros(4, 7))[1], torch.zeros(4))
 
 
+@pytest.mark.parametrize(("reward", "worth"), [("sparse", 1.0), ("dense", 4.0 * 26.5)])
+def test_a_success_that_ends_the_episode_counts_once(reward, worth):
+    """As a sparse reward 1; as a dense one what the other terms can earn in the 4 s, 26.5 a second."""
+    t = task(reward=reward, success_ends=True)
+    there, not_yet = situation(), situation(missing=0.1)
+    assert t.terminated(*there).item() and not t.terminated(*not_yet).item()
+    term = t.rewards(*there, actions())["success"].item()
+    assert term * t.cfg.weights["success"] * t.cfg.step_dt_s == pytest.approx(worth)
+    assert not task(reward=reward).terminated(*there).item()
+
+
+def test_own_commands_can_be_left_out_of_the_observation():
+    whole, without = (task(own_commands=own).observation_spec() for own in (True, False))
+    names = [t.field.name for t in whole.terms("policy")]
+    assert [n for n in names if n not in ("joint_target_error", "last_action")] == [
+        t.field.name for t in without.terms("policy")
+    ]
+    assert whole.dim("policy") - without.dim("policy") == 9 + 7
+
+
 @pytest.mark.parametrize(("at", "ends"), [(0.25, False), (0.15, True), (0.8, False), (0.9, True)])
 def test_the_episode_ends_where_the_arm_cannot_reach(at, ends):
     robot, scene = situation()

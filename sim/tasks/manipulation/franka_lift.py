@@ -30,6 +30,7 @@ from sim.tasks.manipulation.franka import (
 )
 
 CUBE = "cube"
+OWN = ("joint_target_error", "last_action")
 
 
 @dataclass
@@ -62,6 +63,9 @@ class FrankaLiftCfg(FrankaCfg):
     success_speed_mps: float = 0.1
     reward: str = "dense"
     """Or sparse: success alone."""
+    own_commands: bool = True
+    """Observe the last action and how far joints are behind their set-points. Who learns from demonstrations had better
+    not: they foretell the next action better than the scene does, and are copied."""
     success_ends: bool = False
     """An episode ends with its success, which is then worth the same at once (see `success_worth`)."""
     weights: dict[str, float] = field(
@@ -154,7 +158,7 @@ class FrankaLift(Task):
     def observation_spec(self) -> ObservationSpec:
         joints = list(range(self.robot.dof))
         rest, n = list(self.robot.default_joint_pos), len(joints)
-        policy = (
+        policy = [
             TermSpec(Field("joint_pos", (n,), "rad, m", "joint"), "joint_pos", {"joints": joints, "offset": rest}),
             TermSpec(Field("joint_vel", (n,), "rad/s, m/s", "joint"), "joint_vel", {"joints": joints}),
             TermSpec(Field("joint_target_error", (n,), "rad, m", "joint"), "joint_target_error", {"joints": joints}),
@@ -163,8 +167,9 @@ class FrankaLift(Task):
             TermSpec(Field("cube_rotation_ee", (6,), "", "ee"), "object_rotation_6d_ee", {"name": CUBE}),
             TermSpec(Field("height_error", (1,), "m", "base"), "height_error", {"name": CUBE, "command": "height"}),
             TermSpec(Field("last_action", (self.action_spec().dim,)), "last_action", sensed=False),
-        )
-        return ObservationSpec({"policy": policy})
+        ]
+        own = () if self.cfg.own_commands else OWN
+        return ObservationSpec({"policy": tuple(t for t in policy if t.field.name not in own)})
 
     def action_spec(self) -> ActionSpec:
         return arm_action(self.cfg, self.robot, gripper=True)
