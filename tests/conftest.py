@@ -23,8 +23,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    # The longest file first: started last, it would leave the other processes waiting.
-    items.sort(key=lambda item: item.path.name != "test_package.py")
+    # The longest files first: started last, they would leave the other processes waiting.
+    items.sort(key=lambda item: item.path.name not in LONG)
     reasons: dict[str, str | None] = {}
     for item in items:
         for marker in item.iter_markers():
@@ -58,6 +58,7 @@ def lacks_hardware(config: pytest.Config) -> str | None:
     return None if asked else "moves a real robot: ROBOLEARN_HARDWARE=1"
 
 
+LONG = ("test_configs.py", "test_package.py")
 LACKS = {
     "slow": lacks_slow,
     "gpu": lacks_gpu,
