@@ -117,6 +117,9 @@ def from_plain(cls: type[T], data: dict[str, Any], overrides: Sequence[str] = ()
 
 # --- hydra -------------------------------------------------------------------------------------------------
 
+_stored: dict[tuple[str, str], type] = {}
+"""What hydra has been told of, which takes it long."""
+
 
 def _compose(root: type, choices: dict[str, str]) -> Any:
     """The root with its groups and experiment chosen; `choices` are known names."""
@@ -131,8 +134,9 @@ def _compose(root: type, choices: dict[str, str]) -> Any:
     store.store(name="root", node=root)
     for group, entries in _REGISTRY.items():
         for name, item in entries.items():
-            if item.config is not None:
+            if item.config is not None and _stored.get((group, name)) is not item.config:
                 store.store(group=group, name=name, node=item.config)
+                _stored[group, name] = item.config
     paths = ",".join(f"'file://{p}'" for p in _PLUGIN_CONFIGS)
     words = [*(f"{group}={name}" for group, name in choices.items()), f"hydra.searchpath=[{paths}]"]
     try:

@@ -205,7 +205,9 @@ def _configured(plain: dict[str, Any], path: Path, overrides: Sequence[str]) -> 
     try:
         nested = {"data": DataOptions, "residual": ResidualOptions}
         plain = plain | {k: config.from_plain(cls, plain.get(k, {})) for k, cls in nested.items()}
-        chosen = {g: (config.entry(g, plain[g]["name"]).config, plain[g]) for g in ("task", "algo", "backend")}
+        plain = {"person": {"name": "nobody"}} | plain  # an older one knows of none
+        groups = ("task", "algo", "backend", "person")
+        chosen = {g: (config.entry(g, plain[g]["name"]).config, plain[g]) for g in groups}
         parts: dict[str, Any] = {
             g: config.from_plain(cls, part) for g, (cls, part) in chosen.items() if cls is not None
         }

@@ -105,7 +105,7 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
         until = time.monotonic() + WAIT_S
         while not (folder / "checkpoints").exists() and time.monotonic() < until:
             time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)  # in the background of a script SIGINT may be ignored
         assert process.wait(WAIT_S) == 130
     before = state_of(folder)["algo"]["counters"]["env_steps"]
     with running(f"resume={folder}", f"total_steps={before + 100}") as process:
