@@ -31,7 +31,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 ROLES = ("both", "actor", "learner")
 NOT_HERE = ("time_limit_s", "updates", "batch", "short_episodes")
+FILE = "hil.yaml"
+"""In a run's folder, beside config.yaml, which holds what is not of this command alone."""
 RESTARTS = 20
 """Of a process that was killed, in one run of the command."""
 LOOK_S, END_S = 0.2, 20.0
@@ -92,7 +94,7 @@ def main(argv: list[str]) -> int:
         from robolearn import runs
 
         folder = runs.find_run(resume[-1])
-        cfg = config.reload(HilCfg, folder / "config.yaml", words)
+        cfg = config.reload(HilCfg, folder / FILE, words)
     else:
         cfg = config.load(HilCfg, words)
         folder = train.new_folder(cfg, words)
@@ -106,13 +108,23 @@ def main(argv: list[str]) -> int:
     return {"both": _both, "learner": _learn, "actor": _act}[cfg.role](cfg, folder)
 
 
+def _training(cfg: HilCfg) -> TrainCfg:
+    """What every other command knows of a run and its bundle."""
+    return TrainCfg(**{f.name: getattr(cfg, f.name) for f in fields(TrainCfg)})
+
+
+def _save(cfg: HilCfg, folder: Path) -> None:
+    config.save(cfg, folder / FILE)
+    config.save(_training(cfg), folder / "config.yaml")
+
+
 # --- both ----------------------------------------------------------------------------------------------------
 
 
 def _both(cfg: HilCfg, folder: Path) -> int:
     """A process for each, which are started again when they are killed."""
     folder.mkdir(parents=True, exist_ok=True)
-    config.save(cfg, folder / "config.yaml")
+    _save(cfg, folder)
     address = _free(cfg.address)
     running = {role: _started(folder, role, address) for role in ("learner", "actor")}
     left = RESTARTS
@@ -183,7 +195,7 @@ def _learn(cfg: HilCfg, folder: Path) -> int:
         _show(cfg, spec, algo)
     with train.exclusive(folder):
         if PARENT not in os.environ:  # else it is there, and says role=both
-            config.save(cfg, folder / "config.yaml")
+            _save(cfg, folder)
         about = steps.about(_run_name(cfg), spec, algo.policy)
         kept = (folder / "checkpoints").exists()
         state = checkpoint.read_newest(folder / "checkpoints") if kept else None
@@ -196,7 +208,7 @@ def _learn(cfg: HilCfg, folder: Path) -> int:
             except KeyboardInterrupt:
                 log.info("go on with: robolearn hil resume=%s", folder)
                 raise
-        train.pack(cfg, Learned(cfg, algo, learner), folder)  # type: ignore[arg-type]
+        train.pack(_training(cfg), Learned(cfg, algo, learner), folder)  # type: ignore[arg-type]
     return 0
 
 

@@ -95,7 +95,9 @@ def test_a_run_whose_processes_are_killed_ends_with_every_step_once(tmp_path: Pa
     same = slots["episode"][1:] == slots["episode"][:-1]
     assert torch.equal(slots["t"][1:][same], slots["t"][:-1][same] + 1) and bool((slots["t"][1:][~same] == 0).all())
     assert 0.05 < slots["human"][slots["acted"]].float().mean() < 0.8
-    assert (folder / "bundle").is_dir()
+    for source in (folder, folder / "bundle"):
+        path, cfg, packed = _world.load_run(str(source))
+        assert (path, cfg.person.name, packed.policy.kind) == (source, "at_random", "squashed")
     assert {"episode/success", "episode/stale", "learn/value"} <= {k for row in read_metrics(folder) for k in row}
 
 
