@@ -68,6 +68,7 @@ EXTRAS = {
         "mypy==2.4.1",
         "pre-commit>=4.0",
         "pytest>=8.0",
+        "pytest-rerunfailures>=14.0",  # of tests that keep real time
         "pytest-xdist>=3.6",
         "ruff==0.17.5",
     ],
