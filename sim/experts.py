@@ -29,6 +29,8 @@ TREMOR, TREMOR_MEMORY = 0.06, 0.85
 PAUSES_PER_S, PAUSE_S = 0.12, (0.2, 0.8)
 DETOURS, DETOUR_S, DETOUR_M = 0.3, (0.3, 0.9), 0.04
 """The share of the ways through free space on which a person strays, for how long, and how far."""
+ONTO = 2.0
+"""Tolerances within which somebody else's way is one's own."""
 GAIN = 0.6
 """The share of what is missing that one step covers: all of it would ring in the limits."""
 
@@ -63,6 +65,10 @@ class Expert(ABC):
     def reset(self, mask: Tensor) -> None:
         """These environments (B,) begin an episode: a new strategy, a new pace."""
 
+    def join(self, mask: Tensor, robot: RobotState, scene: SceneState) -> None:
+        """In these environments (B,) somebody else has begun: go on from where things stand."""
+        self.reset(mask)
+
 
 @dataclass(frozen=True)
 class Waypoint:
@@ -85,6 +91,8 @@ class Waypoint:
     """Standard deviation of where a person aims, along each axis; anew at each attempt."""
     free: bool = False
     """Through free space: a person may stray."""
+    over: Callable[[RobotState, SceneState], Tensor] | None = None
+    """Where what takes time here (`stay_s`) is done already, (B,) bool; nobody can tell if not given."""
 
 
 class WaypointExpert(Expert):
@@ -146,6 +154,32 @@ class WaypointExpert(Expert):
         slower = self.noise * (1.0 - uniform((b,), low, high, generator))
         self._pace = torch.where(mask, (1.0 - slower).clamp_min(0.3), self._pace)
         self._go(mask, self._first[self.strategy])
+
+    def join(self, mask: Tensor, robot: RobotState, scene: SceneState) -> None:
+        """At the last waypoint, of the strategy, on whose straight way from the one before it the hand is."""
+        self.reset(mask)
+        poses = torch.stack([w.pose(robot, scene) for w in self.waypoints])
+        start = self._first[self.strategy]
+        for k in range(1, len(self.waypoints)):
+            if k not in self._first.tolist():
+                own = (self._first[self.strategy] < k) & (k <= self._last[self.strategy])
+                start = torch.where(own & self._on_the_way(k, poses, robot, scene), k, start)
+        self._go(mask, start)
+
+    def _on_the_way(self, k: int, poses: Tensor, robot: RobotState, scene: SceneState) -> Tensor:
+        """From waypoint k - 1 to waypoint k, (B,) bool: within ONTO tolerances of the line. `poses` (W, B, 7)."""
+        before = self.waypoints[k - 1]
+        if before.over is not None:
+            return before.over(robot, scene)
+        if before.stay_s:
+            return torch.zeros_like(self._rows, dtype=torch.bool)
+        a, b, hand = poses[k - 1, :, :3], poses[k, :, :3], robot.ee_pose[:, :3]
+        along = (((hand - a) * (b - a)).sum(1) / ((b - a) ** 2).sum(1).clamp_min(1e-9)).clamp(0.0, 1.0)
+        off = (hand - torch.lerp(a, b, along[:, None])).norm(dim=1)
+        turn = pose_difference(robot.ee_pose, poses[k])[:, 3:].norm(dim=1)
+        after = self.waypoints[k]
+        near = off < ONTO * min(before.within_m, after.within_m)
+        return near & (turn < ONTO * max(before.within_rad, after.within_rad))
 
     def _go(self, mask: Tensor, to: Tensor) -> None:
         """The masked set out for waypoint number `to` (B,): how they will miss it, and stray on the way."""

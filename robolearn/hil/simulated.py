@@ -28,7 +28,13 @@ CERTAINTY = 0.95
 class Hand(Protocol):
     """Who does the task in a person's place: a scripted expert, or a trained policy that is told the states."""
 
-    def reset(self, mask: Tensor) -> None: ...
+    def reset(self, mask: Tensor) -> None:
+        """Episodes begin in these environments (B,)."""
+        ...
+
+    def take_over(self, mask: Tensor) -> None:
+        """There it goes on with what somebody else has begun."""
+        ...
 
     def act(self) -> Tensor:
         """(B, A), from the state as it is now; called once a step."""
@@ -87,7 +93,7 @@ class SimulatedPerson(ABC):
         takes = self.wishing & (self.wish_s >= delay_s - 1e-6)
         keeps = self.acting & (wants | (self.held_s < self.cfg.hold_s - 1e-6))
         if bool(takes.any()):
-            self.hand.reset(takes)  # sees the scene afresh
+            self.hand.take_over(takes)
             said = torch.where(takes[:, None], self.hand.act(), said)
         self.acting, self.wishing = takes | keeps, self.wishing & ~takes
         self.wish_s = (self.wish_s + self.dt) * self.wishing

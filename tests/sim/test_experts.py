@@ -1,5 +1,7 @@
 """Scripted experts: they do their tasks in every way they know, and err like people when asked to."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from robolearn.loops.threads import one_thread
 from robolearn.state import RobotState, SceneState
 from sim.env import SimEnv
 from sim.experts import Waypoint, WaypointExpert
+from sim.tasks.manipulation.carry import over
 
 config.discover(["robolearn.robots", "sim.tasks", "sim.backends"])
 TASKS = ["franka_peg_insert", "franka_stack", "franka_two_part"]
@@ -98,6 +101,45 @@ def test_a_noisy_expert_is_slower_and_not_the_same_twice():
     first, second = clean.act(robot, scene), clean.act(robot, scene)
     assert torch.equal(first, second)
     assert not torch.equal(noisy.act(robot, scene), noisy.act(robot, scene))
+
+
+def test_who_takes_over_goes_on_with_what_somebody_else_has_begun():
+    """A new one every half second, who began anew each time, would never come to lift the cube."""
+    env = world("franka_lift", 8)
+    env.reset()
+    everyone = torch.ones(8, dtype=torch.bool)
+    for t in range(80):
+        if t % 10 == 0:
+            expert = expert_of(env, seed=t)
+            expert.keep_to("sides")
+            expert.join(everyone, *env.states())
+        _, _, _, _, extras = env.step(expert.act(*env.states()))
+    assert extras["episode"]["success"].sum() >= 7
+
+
+def test_who_takes_over_sets_out_from_where_the_hand_is():
+    """By hand: far away, above the cube, on the way down, around it, and with it in the air."""
+    env = world("franka_lift", 1)
+    env.reset()
+    expert = expert_of(env)
+    expert.keep_to("sides")
+    robot, scene = env.states()
+    joined = []
+    everyone = torch.ones(1, dtype=torch.bool)
+    for up, aside, held in (
+        (0.3, 0.1, False),
+        (0.1, 0.0, False),
+        (0.05, 0.0, False),
+        (0.0, 0.0, False),
+        (0.0, 0.0, True),
+    ):
+        pose = over("cube", up)(robot, scene)
+        pose[:, 0] += aside
+        expert.waypoints[2] = replace(expert.waypoints[2], over=lambda robot, scene, held=held: torch.tensor([held]))
+        robot.ee_pose = pose
+        expert.join(everyone, robot, scene)
+        joined.append(int(expert._at))
+    assert joined == [0, 1, 1, 2, 3]
 
 
 def test_one_that_keeps_to_a_strategy_follows_no_other():

@@ -42,6 +42,9 @@ class ExpertHand:
     def reset(self, mask: Tensor) -> None:
         self.expert.reset(mask)
 
+    def take_over(self, mask: Tensor) -> None:
+        self.expert.join(mask, *self.env.states())
+
     def act(self) -> Tensor:
         return self.expert.act(*self.env.states())
 

@@ -13,6 +13,8 @@ from robolearn.state import RobotState, SceneState
 from sim.experts import Waypoint
 
 PoseOf = Callable[[RobotState, SceneState], Tensor]
+Held = Callable[[RobotState, SceneState], Tensor]
+"""Whether the hand holds the object, (B,) bool."""
 
 
 def yaw_of(pose: Tensor) -> Tensor:
@@ -78,12 +80,12 @@ def _holding(robot: RobotState, thing: Tensor, goal: Tensor) -> Tensor:
     return pose_mul(goal, pose_inverse(pose_mul(pose_inverse(robot.ee_pose), thing)))
 
 
-def pick(name: str, turn_rad: float, lift: float | str) -> list[Waypoint]:
+def pick(name: str, turn_rad: float, lift: float | str, held: Held | None = None) -> list[Waypoint]:
     """From anywhere to holding the object at a height (see `lifted`)."""
     return [
         Waypoint(over(name, 0.1, turn_rad), open=True, within_m=0.02, within_rad=0.1, error_m=0.01, free=True),
         Waypoint(over(name, 0.0, turn_rad), open=True, within_m=0.005, within_rad=0.05, speed=0.6, error_m=0.003),
-        Waypoint(over(name, 0.0, turn_rad), within_m=0.02, within_rad=0.3, stay_s=0.35),
+        Waypoint(over(name, 0.0, turn_rad), within_m=0.02, within_rad=0.3, stay_s=0.35, over=held),
         Waypoint(lifted(name, lift), within_m=0.03, within_rad=0.2),
     ]
 

@@ -264,7 +264,10 @@ class FrankaLift(Task):
 
     def expert(self, num_envs: int, device: torch.device, noise: float, generator: torch.Generator) -> Expert:
         """`sides` and `turned`: its fingers on the one or the other pair of the cube's sides."""
-        plans = {"sides": pick(CUBE, 0.0, "height"), "turned": pick(CUBE, math.pi / 2, "height")}
+        plans = {
+            "sides": pick(CUBE, 0.0, "height", self._held),
+            "turned": pick(CUBE, math.pi / 2, "height", self._held),
+        }
         return WaypointExpert(plans, self.action_spec(), self.robot, num_envs, self.cfg.step_dt_s, device, noise,
                               generator)  # fmt: skip
 
