@@ -18,13 +18,16 @@ import statistics
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.result_rows import DATA, ROWS, Row
 from robolearn import config
+from robolearn.data.read import Episodes
 from robolearn.errors import ConfigError
 from robolearn.loops.evaluate import wilson
+from robolearn.loops.log import read_metrics
 from robolearn.paths import share_dir
 
 FOLDER = Path("results")
@@ -32,104 +35,6 @@ SECOND = "pybullet"
 SETTINGS = ("seeds", "episodes", "second_episodes")
 PLAN = ("p50", "p95", "p99")
 Scores = dict[str, Any]
-Cases = dict[str, tuple[str, ...]]
-FULL_START = ("task.level_start=0",)
-NO_FORCE = (*FULL_START, "task.randomize.disturbance_force_n=0", "task.randomize.disturbance_torque_nm=0")
-FLIGHT: Cases = {"with force": FULL_START, "without": NO_FORCE}
-FIGURE: Cases = {"figure-eight": ("task.trajectory=figure_eight",)}
-TASKS = {"crazyflie_hover_rpm": FLIGHT, "crazyflie_hover": FLIGHT, "crazyflie_track": FIGURE}
-"""Flight tasks, and the cases of their evaluation (overrides of `robolearn evaluate`); the baseline flies each."""
-
-
-EXPERT = ("policy=expert", "noise=1", "seed=0")
-DATA = {
-    "peg": ("task=franka_peg_insert", "episodes=50", *EXPERT),
-    "stack": ("task=franka_stack", "episodes=100", *EXPERT),
-    "two_part": ("task=franka_two_part", "episodes=100", *EXPERT),
-    "lift": ("task=franka_lift", "episodes=50", *EXPERT),
-}
-"""Sets of episodes, and what `robolearn collect` is told to record them."""
-SAMPLERS: Cases = {"own": (), "ddim 16": ("sampler=ddim", "steps=16"), "ddpm 100": ("sampler=ddpm",)}
-
-
-@dataclass(frozen=True)
-class Row:
-    experiment: str
-    training: tuple[str, ...] = ()
-    """Overrides of the experiment."""
-    name: str = ""
-    """Of the folder and in the table, if not the experiment's."""
-    seeds: int = 5
-    episodes: int = 500
-    second_episodes: int = 500
-    threshold: float = 0.98
-    """Of success, that seeds are counted against."""
-    task: str = ""
-    """One of TASKS."""
-    data: str = ""
-    """Of a row that learns from episodes: their set, one of DATA."""
-    samplers: tuple[str, ...] = ("own",)
-    """And the ways to draw its chunks, of SAMPLERS."""
-    base: str = ""
-    """The row whose policy is corrected, of the same seed."""
-    teacher: str = ""
-    """The row from whose policy's successes, of the same seed, is learned."""
-    kind: str = ""
-    """Of its table, if that is not told by the rest."""
-
-    @property
-    def label(self) -> str:
-        return self.name or self.experiment
-
-    @property
-    def table(self) -> str:
-        return self.kind or ("imitation" if self.data else "flight" if self.task else "results")
-
-    @property
-    def cases(self) -> Cases:
-        if self.table == "imitation":
-            return {name: SAMPLERS[name] for name in self.samplers}
-        return TASKS.get(self.task, {"": ()})
-
-
-def flight(task: str, name: str = "", training: tuple[str, ...] = (), threshold: float = 0.985, seeds: int = 3) -> Row:
-    return Row(f"{task}_ppo", training, name, seeds, 8192, 128, threshold, task)
-
-
-def imitation(experiment: str, data: str, samplers: tuple[str, ...] = ("own",), seeds: int = 3) -> Row:
-    return Row(experiment, seeds=seeds, second_episodes=200, data=data, samplers=samplers)
-
-
-def corrected(experiment: str, base: str = "", data: str = "", teacher: str = "", seeds: int = 3) -> Row:
-    return Row(experiment, seeds=seeds, second_episodes=50, threshold=0.95, base=base, data=data, teacher=teacher,
-               kind="residual")  # fmt: skip
-
-
-RPM = "crazyflie_hover_rpm"
-ROWS = (
-    Row("franka_reach_ppo"),
-    Row("franka_reach_ee_ppo"),
-    Row("cartpole_ppo"),
-    Row("franka_lift_ppo", seeds=3, threshold=0.90),
-    flight(RPM, f"{RPM} 40 s", ("total_steps=1_000_000_000", "time_limit_s=40"), seeds=5),
-    flight(RPM, f"{RPM} 90 s", ("total_steps=1_000_000_000", "time_limit_s=90"), 0.990, seeds=5),
-    flight("crazyflie_hover"),
-    flight("crazyflie_track"),
-    imitation("peg_bc", "peg"),
-    imitation("peg_diffusion", "peg"),
-    imitation("peg_streaming", "peg", tuple(SAMPLERS)),
-    imitation("stack_diffusion", "stack", seeds=1),
-    imitation("two_part_diffusion", "two_part", seeds=1),
-    imitation("two_part_streaming", "two_part", seeds=1),
-    corrected("peg_residual_td3", "peg_streaming", "peg"),
-    corrected("peg_residual_ppo", "peg_streaming"),
-    corrected("peg_rlpd", data="peg"),
-    corrected("peg_finetuned", teacher="peg_streaming", seeds=1),
-    corrected("peg_distilled", teacher="peg_residual_td3", seeds=1),
-    corrected("two_part_residual_td3", "two_part_streaming", "two_part", seeds=1),
-    corrected("reach_sac"),
-    corrected("lift_rlpd", data="lift"),
-)
 
 # --- measuring ----------------------------------------------------------------------------------------------
 
@@ -157,9 +62,13 @@ def named(name: str) -> Row:
     return next(r for r in ROWS if r.label == name)
 
 
+def _folder(row: Row, seed: int) -> Path:
+    return FOLDER / row.label.replace(" ", "_") / f"seed{seed}"
+
+
 def trained(row: Row, seed: int) -> Path:
     """The folder of a row's run, which is trained unless it is."""
-    folder = FOLDER / row.label.replace(" ", "_") / f"seed{seed}"
+    folder = _folder(row, seed)
     train(row, seed, folder)
     return folder
 
@@ -313,6 +222,35 @@ def residuals(found: dict[Row, list[dict[str, Any]]]) -> str:
     return _table(names, lines)
 
 
+def people(found: dict[Row, list[dict[str, Any]]]) -> str:
+    """A line a row. The person's share is of the last tenth of the steps; lengths are medians."""
+    names = ["experiment", "seeds at threshold", "success alone, % (interval)", f"success in {SECOND}, % (range)",
+             "the person's share of the steps at the end, %", "steps of an episode (of a demonstration)",
+             "environment steps", "training, s (range)"]  # fmt: skip
+    lines = []
+    for row, results in found.items():
+        first, second = ([r["scores"][""][k] for r in results] for k in range(2))
+        good = sum(s["success"] >= row.threshold for s in first)
+        each = ", ".join(f"{100 * s['success']:.0f}" for s in first) + f" ({_interval(first)})"
+        share = ", ".join(f"{100 * _helped(row, k):.0f}" for k in range(len(results)))
+        length = f"{statistics.mean(s['length']['median'] for s in first):.0f} ({_demonstrated(row):.0f})"
+        lines.append([row.label, f"{good} of {len(first)} at {100 * row.threshold:g} %", each, _rates(second), share,
+                      length, f"{_own_scores(row, 0)['train_steps']:,}", _walls(results)])  # fmt: skip
+    return _table(names, lines)
+
+
+def _helped(row: Row, seed: int) -> float:
+    """The person's share of the last tenth of a training's steps."""
+    rows = read_metrics(_folder(row, seed))
+    shares = [r["env/intervened"] for r in rows if "env/intervened" in r]
+    return statistics.mean(shares[-max(1, len(shares) // 10) :])
+
+
+def _demonstrated(row: Row) -> float:
+    """Steps of the median demonstration."""
+    return statistics.median(Episodes(FOLDER / "data" / row.data).lengths.tolist())
+
+
 def _interval(scores: list[Scores]) -> str:
     """Wilson's, over all seeds' episodes."""
     count = sum(s["episodes"] for s in scores)
@@ -322,7 +260,7 @@ def _interval(scores: list[Scores]) -> str:
 
 def _own_scores(row: Row, seed: int) -> Scores:
     """Of the training itself."""
-    return dict(json.loads((FOLDER / row.label.replace(" ", "_") / f"seed{seed}" / "scores.json").read_text()))
+    return dict(json.loads((_folder(row, seed) / "scores.json").read_text()))
 
 
 def _episodes(row: Row) -> int:
@@ -359,7 +297,7 @@ def write(page: Path, kind: str, text: str) -> None:
     page.write_text(f"{before}{start}\n{text}\n{end}{rest.partition(end)[2]}")
 
 
-TABLES = {"results": arms, "flight": flights, "imitation": imitations, "residual": residuals}
+TABLES = {"results": arms, "flight": flights, "imitation": imitations, "residual": residuals, "people": people}
 
 # --- the command --------------------------------------------------------------------------------------------
 

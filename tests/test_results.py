@@ -3,9 +3,11 @@
 import importlib.util
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import episode_samples
 import pytest
 
 from robolearn.errors import ConfigError
@@ -21,11 +23,13 @@ def _load() -> Any:
     return module
 
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
 results = _load()
+rows = importlib.import_module("benchmarks.result_rows")
 ARM = results.Row("franka_reach_ppo", seeds=2)
-STREAMING = results.imitation("peg_streaming", "peg", ("own", "ddim 16"))
-CORRECTED = results.corrected("peg_residual_td3", "peg_streaming", "peg", seeds=1)
-FLIGHT = results.flight("crazyflie_hover_rpm", "hover 40 s", ("total_steps=9",))
+STREAMING = rows.imitation("peg_streaming", "peg", ("own", "ddim 16"))
+CORRECTED = rows.corrected("peg_residual_td3", "peg_streaming", "peg", seeds=1)
+FLIGHT = rows.flight("crazyflie_hover_rpm", "hover 40 s", ("total_steps=9",))
 
 
 @pytest.fixture
@@ -44,7 +48,7 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ..
             success, rms = (0.5 if other else 0.99), (0.25 if other else 0.0625) / (1 + calm)
             error = {"mean": rms, "median": rms, "p95": rms, "rms": rms}
             scores = {"success": success, "episodes": int(given["episodes"]), "backend": "first"}
-            scores |= {"steady_error_m": error, "clip_rate": error}
+            scores |= {"steady_error_m": error, "clip_rate": error, "length": {"median": 31.0}}
             sampler = given.get("sampler", "streaming")
             calls = {"streaming": 5, "ddim": 16}[sampler]
             plan = {"p50": 1.0 * calls, "p95": 2.0 * calls, "p99": 3.0 * calls}
@@ -113,9 +117,9 @@ def test_what_is_recorded_is_what_the_experiment_learns_from() -> None:
     from robolearn.cli.train import TrainCfg
 
     _world.discover()
-    rows = [r for r in results.ROWS if r.data]
-    assert len(rows) >= 5
-    for row in rows:
+    learning = [r for r in results.ROWS if r.data]
+    assert len(learning) >= 5
+    for row in learning:
         cfg = config.load(TrainCfg, [f"experiment={row.experiment}"])
         assert f"task={cfg.task.name}" in results.DATA[row.data]
         assert f"episodes={cfg.data.episodes}" in results.DATA[row.data]
@@ -158,8 +162,24 @@ def test_a_corrected_policys_base_is_trained_first_and_stands_beside_it(calls: l
     assert "| peg_residual_td3 | 1 of 1 at 95 % | 99.0 | 99.0 (97.7 to 99.6) | 50.0 | data only |" in text
 
 
+def test_who_was_helped_stands_with_the_persons_share_at_the_end(calls: list[tuple[str, ...]]) -> None:
+    """Of the last tenth of 20 reports: 0.25 and 0.15."""
+    row = replace(next(r for r in results.ROWS if r.label == "lift_hil"), seeds=1)
+    found = results.run(row, 0)
+    folder = results.FOLDER / "lift_hil" / "seed0"
+    shares = [0.9] * 18 + [0.25, 0.15]
+    lines = [json.dumps({"step": k, "env/intervened": s}) for k, s in enumerate(shares)]
+    (folder / "metrics.jsonl").write_text("\n".join(lines))
+    (folder / "scores.json").write_text('{"train_steps": 18000}')
+    assert results._helped(row, 0) == pytest.approx(0.2)
+    episode_samples.make(results.FOLDER / "data" / "lift_hil", range(3))
+    middle = sorted(episode_samples.length_of(e) for e in range(3))[1]
+    line = results.people({row: [found | {"wall_s": 60.0}]}).splitlines()[-1]
+    assert line == f"| lift_hil | 1 of 1 at 95 % | 99 (94.6 to 99.8) | 50.0 | 20 | 31 ({middle}) | 18,000 | 60 |"
+
+
 def test_who_learns_from_anothers_successes_has_them_recorded(calls: list[tuple[str, ...]]) -> None:
-    results.train(results.corrected("peg_finetuned", teacher="peg_streaming", seeds=1), 1, results.FOLDER / "x")
+    results.train(rows.corrected("peg_finetuned", teacher="peg_streaming", seeds=1), 1, results.FOLDER / "x")
     recorded = next(w for w in calls if w[0] == "collect" and "keep=success" in w)
     assert any(w.startswith("policy=run:") and w.endswith("peg_streaming/seed1") for w in recorded)
     assert any(w.startswith("data.path=") and w.endswith("data/peg_streaming_seed1") for w in calls[-1])
