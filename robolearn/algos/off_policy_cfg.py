@@ -11,6 +11,7 @@ from robolearn.errors import unknown
 from robolearn.nets.histogram import LEAST_BINS
 from robolearn.nets.mlp import ACTIVATIONS, NORMALIZERS
 
+GRIPPERS = ("continuous", "discrete")
 LABELS = ("hil_serl", "supervised", "hg_dagger", "rlif")
 BLAME = -1.0
 """The reward of an action that made a person take over (RLIF, Luo et al. 2024)."""
@@ -39,6 +40,13 @@ class OffPolicyCfg(AlgoCfg):
     made the person take over costs 1, and nothing else counts."""
     imitation: float = 1.0
     """Of labels=supervised: the weight, in the actor's loss, of the mean squared distance to a person's actions."""
+    gripper: str = "continuous"
+    """Of an action whose last number is a gripper's. Or discrete: closed or open is chosen by a deep Q network of its
+    own, and actor and critics have the arm alone (HIL-SERL, Luo et al. 2024)."""
+    gripper_penalty: float = 0.02
+    """Of gripper=discrete: what each change of mind costs, in what is learned; the task's rewards stay as they are."""
+    gripper_epsilon: float = 0.02
+    """Of gripper=discrete: the share of steps at which the gripper is told either at random."""
     critics: int = 2
     sampled_critics: int = 2
     """Of these, drawn at random for each target, which is the least of them (REDQ, Chen et al. 2021)."""
@@ -84,6 +92,8 @@ class OffPolicyCfg(AlgoCfg):
                              "least 1")  # fmt: skip
         if self.sampled_critics > self.critics:
             raise ValueError(f"algo.sampled_critics is {self.sampled_critics} of {self.critics} critics")
+        if not (0.0 <= self.gripper_penalty < math.inf and 0.0 <= self.gripper_epsilon <= 1.0):
+            raise ValueError("algo.gripper_penalty must be finite and at least 0, gripper_epsilon in [0, 1]")
         for name in ("ratio", "imitation", "critic_rate", "actor_rate", "max_grad_norm"):
             if not 0.0 < getattr(self, name) < math.inf:
                 raise ValueError(f"algo.{name} must be finite and above 0, got {getattr(self, name)}")
@@ -91,7 +101,8 @@ class OffPolicyCfg(AlgoCfg):
             raise ValueError("algo.gamma and demo_share must be in [0, 1], tau in (0, 1]")
         if self.warmup_steps < 0 or self.critic_warmup < 0 or self.hl_gauss < 0:
             raise ValueError("algo.warmup_steps, critic_warmup and hl_gauss must be at least 0")
-        for name, table in (("activation", ACTIVATIONS), ("normalizer", NORMALIZERS), ("labels", LABELS)):
+        for name, table in (("activation", ACTIVATIONS), ("normalizer", NORMALIZERS), ("labels", LABELS),
+                            ("gripper", GRIPPERS)):  # fmt: skip
             if getattr(self, name) not in table:
                 raise ValueError(f"algo.{name}: " + unknown(name, getattr(self, name), tuple(table)))
         self._check_values()
