@@ -19,7 +19,7 @@ from robolearn.algos.batches import cropped, joined, part, shares
 from robolearn.algos.figures import Figures
 from robolearn.algos.gripper import Gripper
 from robolearn.algos.imitation import require_compiler
-from robolearn.algos.off_policy_cfg import BLAME, OffPolicyCfg
+from robolearn.algos.off_policy_cfg import BLAME, FROZEN, OffPolicyCfg
 from robolearn.data.replay import Batch, Replay
 from robolearn.env import Extras, Obs
 from robolearn.errors import ConfigError
@@ -53,6 +53,7 @@ class OffPolicy(ABC):
         net |= {"stochastic": stochastic, "pictures": cfg.pictures()}
         decides = cfg.gripper == DISCRETE
         self.policy = SquashedPolicy(spec, net | ({GRIPPER: DISCRETE} if decides else {})).to(device)
+        self.policy.begin_with(cfg.image_weights, cfg.encoder == FROZEN)
         self.gripper = Gripper(cfg, self.policy) if decides else None
         self._make_critics()
         self._make_optimizers()
@@ -84,7 +85,7 @@ class OffPolicy(ABC):
 
     def _make_optimizers(self) -> None:
         """The encoders of pictures are the critics' to train, where there are any; the actor reads what they see."""
-        cfg, encoders = self.cfg, list(self.policy.encoders.parameters())
+        cfg, encoders = self.cfg, [p for p in self.policy.encoders.parameters() if p.requires_grad]
         self.imitates = cfg.labels == "hg_dagger"
         decide = list(self.gripper.parameters()) if self.gripper else []
         self._critic_parameters = [*self.critic.parameters(), *([] if self.imitates else encoders + decide)]

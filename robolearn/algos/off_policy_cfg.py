@@ -10,7 +10,10 @@ from robolearn.algos.base import AlgoCfg
 from robolearn.errors import unknown
 from robolearn.nets.histogram import LEAST_BINS
 from robolearn.nets.mlp import ACTIVATIONS, NORMALIZERS
+from robolearn.nets.vision import POOLINGS
 
+FROZEN = "frozen"
+ENCODERS = ("trained", FROZEN)
 GRIPPERS = ("continuous", "discrete")
 LABELS = ("hil_serl", "supervised", "hg_dagger", "rlif")
 BLAME = -1.0
@@ -77,6 +80,13 @@ class OffPolicyCfg(AlgoCfg):
     image_blocks: int = 1
     image_features: int = 64
     """Of the encoder of each camera, which the critics' loss trains."""
+    image_pooling: str = "keypoints"
+    """What of a camera's map is kept: keypoints, where its channels see something; or embeddings, sums under learned
+    masks (HIL-SERL)."""
+    image_weights: str = ""
+    """A safetensors file of pretrained weights for the picture encoders."""
+    encoder: str = "trained"
+    """Or frozen, at those weights: what follows a camera's map is learned none the less."""
     device: str = ""
     """Of networks and replay, if not that of the environments: a GPU may learn from what a CPU's engine simulates."""
     compile: bool = False
@@ -102,10 +112,13 @@ class OffPolicyCfg(AlgoCfg):
         if self.warmup_steps < 0 or self.critic_warmup < 0 or self.hl_gauss < 0:
             raise ValueError("algo.warmup_steps, critic_warmup and hl_gauss must be at least 0")
         for name, table in (("activation", ACTIVATIONS), ("normalizer", NORMALIZERS), ("labels", LABELS),
-                            ("gripper", GRIPPERS)):  # fmt: skip
+                            ("gripper", GRIPPERS), ("image_pooling", POOLINGS),
+                            ("encoder", ENCODERS)):  # fmt: skip
             if getattr(self, name) not in table:
                 raise ValueError(f"algo.{name}: " + unknown(name, getattr(self, name), tuple(table)))
         self._check_values()
+        if self.encoder == FROZEN and not self.image_weights:
+            raise ValueError("algo.encoder=frozen needs algo.image_weights: nobody else would train it")
         if len(self.image_crop) not in (0, 2) or min(self.image_crop, default=1) < 1:
             raise ValueError(f"algo.image_crop must be a height and a width, or empty, got {self.image_crop}")
 
@@ -119,5 +132,7 @@ class OffPolicyCfg(AlgoCfg):
 
     def pictures(self) -> dict[str, Any]:
         """Of robolearn.nets.vision.PictureEncoder."""
-        return {"features": self.image_features, "crop": list(self.image_crop) or None, "points": 32,
-                "widths": list(self.image_widths), "blocks": self.image_blocks}  # fmt: skip
+        return {
+            "features": self.image_features, "crop": list(self.image_crop) or None, "widths": list(self.image_widths),
+            "blocks": self.image_blocks, "pooling": self.image_pooling, "points": POOLINGS[self.image_pooling],
+        }  # fmt: skip

@@ -25,7 +25,8 @@ CLOSED, OPEN = -1.0, 1.0
 
 class SquashedPolicy(Policy):
     """config: hidden (sizes), activation, normalizer (`running` or `fine`), stochastic, and with pictures `pictures`
-    (features, crop, widths, blocks, points of robolearn.nets.vision). A policy of corrections begins with none.
+    (features, crop, widths, blocks, points, pooling of robolearn.nets.vision). A policy of corrections begins with
+    none.
 
     With `gripper` `discrete` the action's last number is CLOSED or OPEN, whichever `hand`, a network of values, likes
     better; to stay is to say the same again, for the number is where the fingers shall be."""
@@ -45,7 +46,10 @@ class SquashedPolicy(Policy):
         small = [k for k in self.cameras if size and (shapes[k][0] < size[0] or shapes[k][1] < size[1])]
         if small:
             raise ConfigError(f"algo.image_crop {size} is larger than {small[0]}, which is {shapes[small[0]][:2]}")
-        self.encoders = nn.ModuleDict({k.replace("/", ":"): PictureEncoder(**about) for k in self.cameras})
+        self.encoders = nn.ModuleDict()
+        for key in self.cameras:
+            height, width, _ = shapes[key]
+            self.encoders[key.replace("/", ":")] = PictureEncoder(**about, picture=(height, width))
         self.dim = shapes["policy"][0] + len(self.cameras) * about.get("features", 0)
         self.stochastic = bool(config["stochastic"])
         decides, corrects = config.get(GRIPPER) == DISCRETE, spec.action.function == CORRECTION
@@ -64,6 +68,18 @@ class SquashedPolicy(Policy):
         if decides:
             self.hand = Ensemble(1, [self.dim, *config["hidden"], 2], config["activation"])
             nn.init.zeros_(self.hand.weights[-1])  # both are worth the same, and the hand is open
+
+    def begin_with(self, weights: str, frozen: bool) -> None:
+        """A file of pretrained weights for every camera's ResNet, if one is named, which stays as it is if `frozen`.
+        ConfigError if there is no camera, or the file does not fit."""
+        if (weights or frozen) and not self.cameras:
+            raise ConfigError("algo.image_weights and encoder=frozen are for pictures; the task shows none: choose "
+                              "task.cameras")  # fmt: skip
+        for encoder in self.encoders.values():
+            assert isinstance(encoder, PictureEncoder)
+            if weights:
+                encoder.backbone.load_weights(weights)
+            encoder.backbone.requires_grad_(not frozen)
 
     def features(self, obs: dict[str, Tensor]) -> Tensor:
         """(B, dim): what the networks read. Pictures are cropped to their middle."""
