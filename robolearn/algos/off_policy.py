@@ -15,8 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from robolearn.algos.batches import cropped, joined, part, shares
+from robolearn.algos.figures import Figures
+from robolearn.algos.gripper import Gripper
 from robolearn.algos.imitation import require_compiler
-from robolearn.algos.off_policy_cfg import BLAME, OffPolicyCfg
+from robolearn.algos.off_policy_cfg import BLAME, FROZEN, OffPolicyCfg
 from robolearn.data.replay import Batch, Replay
 from robolearn.env import Extras, Obs
 from robolearn.errors import ConfigError
@@ -24,10 +27,9 @@ from robolearn.memory import refuse_beyond
 from robolearn.nets.encoder import observed
 from robolearn.nets.ensemble import Ensemble
 from robolearn.nets.histogram import Histogram
-from robolearn.nets.vision import crop
 from robolearn.policies.base import CORRECTION
 from robolearn.policies.residual import composed
-from robolearn.policies.squashed import SquashedPolicy
+from robolearn.policies.squashed import DISCRETE, GRIPPER, SquashedPolicy
 from robolearn.spec import PolicySpec
 
 COPIES = 2
@@ -47,8 +49,12 @@ class OffPolicy(ABC):
         self.generator = torch.Generator(device).manual_seed(seed) if self._own else generator
         self.steps_per_iteration = max(1, cfg.report_steps // num_envs)
         torch.manual_seed(seed)
-        net = {"hidden": list(cfg.hidden), "activation": cfg.activation, "normalizer": cfg.normalizer}
-        self.policy = SquashedPolicy(spec, net | {"stochastic": stochastic, "pictures": cfg.pictures()}).to(device)
+        net: dict[str, Any] = {"hidden": list(cfg.hidden), "activation": cfg.activation, "normalizer": cfg.normalizer}
+        net |= {"stochastic": stochastic, "pictures": cfg.pictures()}
+        decides = cfg.gripper == DISCRETE
+        self.policy = SquashedPolicy(spec, net | ({GRIPPER: DISCRETE} if decides else {})).to(device)
+        self.policy.begin_with(cfg.image_weights, cfg.encoder == FROZEN)
+        self.gripper = Gripper(cfg, self.policy) if decides else None
         self._make_critics()
         self._make_optimizers()
         self.replay = self.new_replay(cfg.capacity, num_envs)
@@ -58,8 +64,7 @@ class OffPolicy(ABC):
         self._person_acted = torch.zeros(num_envs, dtype=torch.bool, device=device)
         self.updates, self.env_steps, self._owed = 0, 0, 0.0
         self._began, self._fitted = False, False
-        self._sums: dict[str, Tensor] = {}
-        self._count, self._actors, self._seconds, self._learned_from = 0, 0, 0.0, 0
+        self.figures = Figures()
         if cfg.compile:
             require_compiler(device)
         how = "reduce-overhead" if device.type == "cuda" else "default"
@@ -67,7 +72,7 @@ class OffPolicy(ABC):
         self._actor_loss = torch.compile(self.actors_loss, mode=how) if cfg.compile else self.actors_loss
 
     def _make_critics(self) -> None:
-        cfg, a = self.cfg, self.spec.action.dim
+        cfg, a = self.cfg, self.policy.arm
         self.scale = self.spec.action.params["scale"] if self.spec.action.function == CORRECTION else None
         self.histogram = (
             Histogram(cfg.value_low, cfg.value_high, cfg.hl_gauss).to(self.device) if cfg.hl_gauss else None
@@ -80,10 +85,11 @@ class OffPolicy(ABC):
 
     def _make_optimizers(self) -> None:
         """The encoders of pictures are the critics' to train, where there are any; the actor reads what they see."""
-        cfg, encoders = self.cfg, list(self.policy.encoders.parameters())
+        cfg, encoders = self.cfg, [p for p in self.policy.encoders.parameters() if p.requires_grad]
         self.imitates = cfg.labels == "hg_dagger"
-        self._critic_parameters = [*self.critic.parameters(), *([] if self.imitates else encoders)]
-        self._actor_parameters = [*self.policy.net.parameters(), *(encoders if self.imitates else [])]
+        decide = list(self.gripper.parameters()) if self.gripper else []
+        self._critic_parameters = [*self.critic.parameters(), *([] if self.imitates else encoders + decide)]
+        self._actor_parameters = [*self.policy.net.parameters(), *(encoders + decide if self.imitates else [])]
         self.optimizers = {
             "critic": torch.optim.Adam(self._critic_parameters, lr=cfg.critic_rate, fused=True),
             "actor": torch.optim.Adam(self._actor_parameters, lr=cfg.actor_rate, fused=True),
@@ -113,7 +119,7 @@ class OffPolicy(ABC):
 
     @abstractmethod
     def explore(self, obs: Obs) -> Tensor:
-        """(B, A)"""
+        """(B, A), but of a gripper that decides: (B, A - 1)."""
 
     @torch.no_grad()
     def act(self, obs: Obs) -> Tensor:
@@ -125,7 +131,12 @@ class OffPolicy(ABC):
 
     def propose(self, obs: Obs) -> Tensor:
         """(B, A): with noise, but of who imitates."""
-        return self.policy.act(obs) if self.imitates else self.explore(obs)
+        if self.imitates:
+            return self.policy.act(obs)
+        said = self.explore(obs)
+        if self.gripper is None:
+            return said
+        return self.gripper.explored(self.policy.whole(said, self.policy.features(obs)), self.generator)
 
     def here(self, obs: Obs) -> Obs:
         """On the device that learns."""
@@ -164,7 +175,7 @@ class OffPolicy(ABC):
     def _count_steps(self, steps: int) -> None:
         self.env_steps += steps
         if self.learning:
-            self._learned_from += steps
+            self.figures.steps += steps
             self._owed += self.cfg.ratio * steps
 
     @property
@@ -179,7 +190,7 @@ class OffPolicy(ABC):
             self._owed -= 1.0
             self.learn()
             made += 1
-        self._seconds += time.perf_counter() - start
+        self.figures.seconds += time.perf_counter() - start
         return made
 
     def _judged(self, lanes: Tensor, human: Tensor, reward: Tensor, done: Tensor) -> Tensor:
@@ -197,16 +208,10 @@ class OffPolicy(ABC):
 
     def update(self, obs: Obs, progress: float) -> dict[str, float]:
         """The learning is done as the steps come: only its figures, since the last call."""
-        means = {k: float(v) / n for k, (v, n) in self._totals().items()}
-        rate = self._count / self._seconds if self._seconds else 0.0
-        ratio = self._count / max(1, self._learned_from)
-        means |= {"updates_per_s": rate, "update_ratio": ratio, "replay": float(len(self.replay))}
-        self._sums, self._count, self._actors, self._seconds, self._learned_from = {}, 0, 0, 0.0, 0
+        means = self.figures.means() | {"replay": float(len(self.replay))}
+        self.figures = Figures()
         self._refuse_divergence(means)
         return means
-
-    def _totals(self) -> dict[str, tuple[Tensor, int]]:
-        return {k: (v, self._actors if k.startswith("actor") else self._count) for k, v in self._sums.items()}
 
     def _refuse_divergence(self, means: dict[str, float]) -> None:
         """Values ten times beyond what the greatest reward, for ever, adds up to."""
@@ -227,24 +232,18 @@ class OffPolicy(ABC):
     def batch(self) -> Batch:
         """Of the replay and the demonstrations, each its share; what a person did in the replay is in both."""
         cfg, persons = self.cfg, self._persons
-        known = self._demo_count + len(persons)
         share = 1.0 if self.imitates else cfg.demo_share
-        theirs = round(share * cfg.batch) if known else 0
-        live = round(theirs * len(persons) / known) if known else 0
-        parts = [(self.replay, cfg.batch - theirs), (self.demos, theirs - live)]
-        found = [r.sample(n, self.generator, cfg.n_step, cfg.gamma) for r, n in parts if r is not None and n]
+        own, shown, live = shares(cfg.batch, share, self._demo_count, len(persons))
+        parts = [(self.replay, own), (self.demos, shown)]
+        found = [self._of(r, r.draw(n, self.generator)) for r, n in parts if r is not None and n]
         if live:
             at = torch.randint(len(persons), (live,), generator=self.generator, device=self.device)
-            found.append(self.replay.gather(persons[at], cfg.n_step, cfg.gamma))
-        whole = {k: torch.cat([f[k] for f in found]) for k in found[0]} if len(found) > 1 else found[0]
-        return whole | {k: self._cropped(v) for k, v in whole.items() if v.dtype == torch.uint8}
+            found.append(self._of(self.replay, persons[at]))
+        return cropped(joined(found), cfg.image_crop, self.generator)
 
-    def _cropped(self, pictures: Tensor) -> Tensor:
-        """(B, H, W, 3), at random places: out here, for compiled code draws from a generator of its own."""
-        size = tuple(self.cfg.image_crop)
-        if not size:
-            return pictures
-        return crop(pictures.movedim(-1, -3), (size[0], size[1]), self.generator).movedim(-3, -1)
+    def _of(self, replay: Replay, rows: Tensor) -> Batch:
+        found = replay.gather(rows, self.cfg.n_step, self.cfg.gamma)
+        return found | self.gripper.of(replay, rows) if self.gripper else found
 
     def learn(self) -> None:
         """One update of the critics, and of the actor if it is its turn."""
@@ -257,9 +256,9 @@ class OffPolicy(ABC):
         if self.updates > cfg.critic_warmup and self.updates % cfg.actor_every == 0:
             loss, figures = self._actor_loss(batch, self.noise(cfg.batch))
             self._descend("actor", loss, self._actor_parameters)
-            self._add(figures if self.imitates else self.after_actor(figures))
-            self._actors += 1
-        self._count += 1
+            self.figures.add(figures if self.imitates else self.after_actor(figures))
+            self.figures.of_actor += 1
+        self.figures.updates += 1
 
     def _learn_values(self, batch: Batch) -> None:
         picked = self.pick()
@@ -267,7 +266,9 @@ class OffPolicy(ABC):
         self._descend("critic", loss, self._critic_parameters)
         with torch.no_grad():
             torch._foreach_lerp_(list(self.target.parameters()), list(self.critic.parameters()), self.cfg.tau)
-        self._add(figures)
+        if self.gripper:
+            self.gripper.follow()
+        self.figures.add(figures)
 
     def pick(self) -> Tensor | None:
         """The critics of a target, (k,); None for all."""
@@ -275,8 +276,8 @@ class OffPolicy(ABC):
         return None if k == n else torch.randperm(n, generator=self.generator, device=self.device)[:k]
 
     def noise(self, count: int) -> Tensor:
-        """(B, A) normal: drawn out here, for compiled code draws from a generator of its own."""
-        return torch.randn(count, self.spec.action.dim, generator=self.generator, device=self.device)
+        """(B, `arm`) normal: drawn out here, for compiled code draws from a generator of its own."""
+        return torch.randn(count, self.policy.arm, generator=self.generator, device=self.device)
 
     def _descend(self, name: str, loss: Tensor, parameters: list[nn.Parameter]) -> None:
         for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
@@ -286,10 +287,6 @@ class OffPolicy(ABC):
         for parameter in parameters:
             parameter.grad = None  # of a CUDA graph it would be overwritten by the next call
 
-    def _add(self, figures: dict[str, Tensor]) -> None:
-        for key, value in figures.items():
-            self._sums[key] = self._sums[key] + value if key in self._sums else value.clone()
-
     @torch.no_grad()
     def _fit(self) -> None:
         """The normalisers, from what was seen so far; then they stay, and so does what critics know."""
@@ -297,7 +294,7 @@ class OffPolicy(ABC):
         drawn = [(r, r.draw(FIT_ROWS, self.generator)) for r in (self.replay, self.demos) if r is not None]
         seen = torch.cat([r.frames["policy"][rows] for r, rows in drawn])
         self.policy.normalizer.update(seen)
-        sent = self.sent({"policy": seen}, torch.cat([r.action[rows] for r, rows in drawn]))
+        sent = self.sent({"policy": seen}, torch.cat([r.action[rows, : self.policy.arm] for r, rows in drawn]))
         self.action_mean, self.action_std = sent.mean(0), sent.std(0).clamp_min(0.05)
 
     # --- networks ---------------------------------------------------------------------------------------------------
@@ -311,8 +308,8 @@ class OffPolicy(ABC):
 
     def values(self, critic: Ensemble, features: Tensor, obs: Obs, action: Tensor,
                picked: Tensor | None = None) -> Tensor:  # fmt: skip
-        """What the critics, or those picked, say, (E, B, 1) or (E, B, bins)."""
-        sent = (self.sent(obs, action) - self.action_mean) / self.action_std
+        """What the critics, or those picked, say, (E, B, 1) or (E, B, bins); of the arm's part of an action."""
+        sent = (self.sent(obs, action[:, : self.policy.arm]) - self.action_mean) / self.action_std
         return critic(torch.cat((features, sent), dim=-1), picked)
 
     @torch.no_grad()
@@ -335,11 +332,12 @@ class OffPolicy(ABC):
         """By the critics, by what a person did, or by both, as `labels` says."""
         if self.cfg.labels not in IMITATING:
             return self.actor_loss(batch, noise)
-        said = self.policy.mean(self.policy.features(part(batch, "obs/")))
-        human = batch["human"].float()
-        away = (((said - batch["action"]) ** 2).mean(1) * human).sum() / human.sum().clamp_min(1.0)
+        features = self.policy.features(part(batch, "obs/"))
+        human, theirs = batch["human"].float(), batch["action"][:, : self.policy.arm]
+        away = (((self.policy.mean(features) - theirs) ** 2).mean(1) * human).sum() / human.sum().clamp_min(1.0)
         if self.imitates:
-            return away, {"actor_distance": away.detach()}
+            chosen = self.gripper.surprise(batch, features) if self.gripper else 0.0
+            return away + chosen, {"actor_distance": away.detach()}
         loss, figures = self.actor_loss(batch, noise)
         return loss + self.cfg.imitation * away, figures | {"actor_distance": away.detach()}
 
@@ -352,11 +350,15 @@ class OffPolicy(ABC):
         with torch.no_grad():
             target = batch["reward"] + batch["discount"] * self.next_value(part(batch, "next/"), noise, picked)
             target = target.clamp(cfg.value_low, cfg.value_high)
-        said = self.values(self.critic, self.policy.features(obs), obs, batch["action"])
+        features = self.policy.features(obs)
+        said = self.values(self.critic, features, obs, batch["action"])
         value = self.as_value(said)
         losses = self.histogram.loss(said, target) if self.histogram else (value - target) ** 2
         figures = {"critic_loss": losses.detach().mean(), "value": value.detach().mean(), "target": target.mean()}
-        return losses.mean(1).sum(), figures
+        if self.gripper is None:
+            return losses.mean(1).sum(), figures
+        decided, more = self.gripper.loss(batch, features, self.policy.features(part(batch, "next/")).detach())
+        return losses.mean(1).sum() + decided, figures | more
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
@@ -365,7 +367,7 @@ class OffPolicy(ABC):
             "policy": self.policy.state_dict(), "critic": self.critic.state_dict(), "target": self.target.state_dict(),
             "actions": {"mean": self.action_mean, "std": self.action_std},
             "optimizer": {name: _moments(o) for name, o in self.optimizers.items()},
-            "replay": self.replay.state_dict(),
+            "gripper": self.gripper.state_dict() if self.gripper else {}, "replay": self.replay.state_dict(),
             "generator": {"state": self.generator.get_state()} if self._own else {},
             "counters": {"updates": self.updates, "env_steps": self.env_steps, "owed": self._owed,
                          "began": self._began, "fitted": self._fitted}, "person_acted": self._person_acted,
@@ -376,6 +378,8 @@ class OffPolicy(ABC):
         self.policy.load_state_dict(state["policy"])
         self.critic.load_state_dict(state["critic"])
         self.target.load_state_dict(state["target"])
+        if self.gripper:
+            self.gripper.load_state_dict(state["gripper"])
         self.action_mean, self.action_std = (state["actions"][k].to(self.device) for k in ("mean", "std"))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -394,7 +398,3 @@ class OffPolicy(ABC):
 
 def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     return {str(i): s for i, s in optimizer.state_dict()["state"].items()}
-
-
-def part(batch: Batch, prefix: str) -> Obs:
-    return {k.removeprefix(prefix): v for k, v in batch.items() if k.startswith(prefix)}

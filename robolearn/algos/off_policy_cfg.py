@@ -10,7 +10,11 @@ from robolearn.algos.base import AlgoCfg
 from robolearn.errors import unknown
 from robolearn.nets.histogram import LEAST_BINS
 from robolearn.nets.mlp import ACTIVATIONS, NORMALIZERS
+from robolearn.nets.vision import POOLINGS
 
+FROZEN = "frozen"
+ENCODERS = ("trained", FROZEN)
+GRIPPERS = ("continuous", "discrete")
 LABELS = ("hil_serl", "supervised", "hg_dagger", "rlif")
 BLAME = -1.0
 """The reward of an action that made a person take over (RLIF, Luo et al. 2024)."""
@@ -39,6 +43,13 @@ class OffPolicyCfg(AlgoCfg):
     made the person take over costs 1, and nothing else counts."""
     imitation: float = 1.0
     """Of labels=supervised: the weight, in the actor's loss, of the mean squared distance to a person's actions."""
+    gripper: str = "continuous"
+    """Of an action whose last number is a gripper's. Or discrete: closed or open is chosen by a deep Q network of its
+    own, and actor and critics have the arm alone (HIL-SERL, Luo et al. 2024)."""
+    gripper_penalty: float = 0.02
+    """Of gripper=discrete: what each change of mind costs, in what is learned; the task's rewards stay as they are."""
+    gripper_epsilon: float = 0.02
+    """Of gripper=discrete: the share of steps at which the gripper is told either at random."""
     critics: int = 2
     sampled_critics: int = 2
     """Of these, drawn at random for each target, which is the least of them (REDQ, Chen et al. 2021)."""
@@ -69,6 +80,13 @@ class OffPolicyCfg(AlgoCfg):
     image_blocks: int = 1
     image_features: int = 64
     """Of the encoder of each camera, which the critics' loss trains."""
+    image_pooling: str = "keypoints"
+    """What of a camera's map is kept: keypoints, where its channels see something; or embeddings, sums under learned
+    masks (HIL-SERL)."""
+    image_weights: str = ""
+    """A safetensors file of pretrained weights for the picture encoders."""
+    encoder: str = "trained"
+    """Or frozen, at those weights: what follows a camera's map is learned none the less."""
     device: str = ""
     """Of networks and replay, if not that of the environments: a GPU may learn from what a CPU's engine simulates."""
     compile: bool = False
@@ -84,6 +102,8 @@ class OffPolicyCfg(AlgoCfg):
                              "least 1")  # fmt: skip
         if self.sampled_critics > self.critics:
             raise ValueError(f"algo.sampled_critics is {self.sampled_critics} of {self.critics} critics")
+        if not (0.0 <= self.gripper_penalty < math.inf and 0.0 <= self.gripper_epsilon <= 1.0):
+            raise ValueError("algo.gripper_penalty must be finite and at least 0, gripper_epsilon in [0, 1]")
         for name in ("ratio", "imitation", "critic_rate", "actor_rate", "max_grad_norm"):
             if not 0.0 < getattr(self, name) < math.inf:
                 raise ValueError(f"algo.{name} must be finite and above 0, got {getattr(self, name)}")
@@ -91,10 +111,14 @@ class OffPolicyCfg(AlgoCfg):
             raise ValueError("algo.gamma and demo_share must be in [0, 1], tau in (0, 1]")
         if self.warmup_steps < 0 or self.critic_warmup < 0 or self.hl_gauss < 0:
             raise ValueError("algo.warmup_steps, critic_warmup and hl_gauss must be at least 0")
-        for name, table in (("activation", ACTIVATIONS), ("normalizer", NORMALIZERS), ("labels", LABELS)):
+        for name, table in (("activation", ACTIVATIONS), ("normalizer", NORMALIZERS), ("labels", LABELS),
+                            ("gripper", GRIPPERS), ("image_pooling", POOLINGS),
+                            ("encoder", ENCODERS)):  # fmt: skip
             if getattr(self, name) not in table:
                 raise ValueError(f"algo.{name}: " + unknown(name, getattr(self, name), tuple(table)))
         self._check_values()
+        if self.encoder == FROZEN and not self.image_weights:
+            raise ValueError("algo.encoder=frozen needs algo.image_weights: nobody else would train it")
         if len(self.image_crop) not in (0, 2) or min(self.image_crop, default=1) < 1:
             raise ValueError(f"algo.image_crop must be a height and a width, or empty, got {self.image_crop}")
 
@@ -108,5 +132,7 @@ class OffPolicyCfg(AlgoCfg):
 
     def pictures(self) -> dict[str, Any]:
         """Of robolearn.nets.vision.PictureEncoder."""
-        return {"features": self.image_features, "crop": list(self.image_crop) or None, "points": 32,
-                "widths": list(self.image_widths), "blocks": self.image_blocks}  # fmt: skip
+        return {
+            "features": self.image_features, "crop": list(self.image_crop) or None, "widths": list(self.image_widths),
+            "blocks": self.image_blocks, "pooling": self.image_pooling, "points": POOLINGS[self.image_pooling],
+        }  # fmt: skip

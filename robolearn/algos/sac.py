@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robolearn.algos.off_policy import OffPolicy, part
+from robolearn.algos.batches import part
+from robolearn.algos.off_policy import OffPolicy
 from robolearn.algos.off_policy_cfg import OffPolicyCfg
 from robolearn.config import register
 from robolearn.data.replay import Batch
@@ -25,7 +26,7 @@ class SACCfg(OffPolicyCfg):
     """At the start; it follows target_entropy."""
     temperature_rate: float = 3e-4
     target_entropy: float = -0.5
-    """Of an action, per number of it."""
+    """Of an action, per number of it (that a gripper does not decide)."""
     entropy_in_targets: bool = True
     """Off: the next value is that of the task alone (RLPD on sparse rewards)."""
 
@@ -65,7 +66,7 @@ class SAC(OffPolicy):
 
     def after_actor(self, figures: dict[str, Tensor]) -> dict[str, Tensor]:
         """The temperature rises where the entropy is below its target."""
-        wanted = self.cfg.target_entropy * self.spec.action.dim
+        wanted = self.cfg.target_entropy * self.policy.arm
         self.log_temperature.grad = self.log_temperature.detach().exp() * (figures["actor_entropy"] - wanted)
         self.optimizers["temperature"].step()
         return figures | {"actor_temperature": self.log_temperature.detach().exp()}

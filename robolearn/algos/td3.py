@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robolearn.algos.off_policy import OffPolicy, part
+from robolearn.algos.batches import part
+from robolearn.algos.off_policy import OffPolicy
 from robolearn.algos.off_policy_cfg import OffPolicyCfg
 from robolearn.config import register
 from robolearn.data.replay import Batch
@@ -44,7 +45,9 @@ class TD3(OffPolicy):
         super().__init__(cfg, spec, num_envs, device, generator, stochastic=False)
 
     def explore(self, obs: Obs) -> Tensor:
-        return (self.policy.act(obs) + self.cfg.exploration * self.noise(self.num_envs)).clamp(-1.0, 1.0)
+        return (self.policy.mean(self.policy.features(obs)) + self.cfg.exploration * self.noise(self.num_envs)).clamp(
+            -1.0, 1.0
+        )
 
     def next_value(self, obs: Obs, noise: Tensor, picked: Tensor | None) -> Tensor:
         cfg, features = self.cfg, self.policy.features(obs)

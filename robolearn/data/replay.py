@@ -159,24 +159,36 @@ class Replay:
         """Rows of all transitions that were a person's."""
         return (self.acted & self.human).nonzero().flatten()
 
-    def _after(self, row: Tensor) -> Tensor:
+    def _after(self, row: Tensor, by: int = 1) -> Tensor:
         lane = row // self.length
-        return lane * self.length + (row - lane * self.length + 1) % self.length
+        return lane * self.length + (row - lane * self.length + by) % self.length
+
+    def before(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The transitions (B,) that led to these, and where there is one, (B,) bool: not at an episode's beginning, nor
+        where it was overwritten."""
+        at = self._after(rows, -1)
+        return at, self.acted[at] & (self.episode[at] == self.episode[rows]) & (self.t[at] == self.t[rows] - 1)
+
+    def path(self, rows: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+        """From the transitions `rows` (B,) up to `steps` further within the episode: rows (steps + 1, B), the last of
+        which is the frame that they led to; and which of the steps were made, (steps, B) bool."""
+        at, alive = [rows], [torch.ones_like(rows, dtype=torch.bool)]
+        for _ in range(steps):
+            at.append(torch.where(alive[-1], self._after(at[-1]), at[-1]))
+            alive.append(alive[-1] & self.acted[at[-1]])  # an episode's last frame has no action
+        return torch.stack(at), torch.stack(alive[:-1])
 
     def gather(self, rows: Tensor, steps: int, gamma: float) -> Batch:
         """Of the transitions `rows` (B,): `obs/KEY`, `action`, `reward` (the discounted sum of up to `steps` rewards),
         `discount` (what a value of `next/KEY` counts: gamma to the number of steps, 0 after a terminated one), and
         `human`, whose action it was."""
         total, discount = torch.zeros_like(self.reward[rows]), torch.ones_like(self.reward[rows])
-        at, alive = rows, torch.ones_like(rows, dtype=torch.bool)
-        for _ in range(steps):
+        path, made = self.path(rows, steps)
+        for at, alive in zip(path[:-1], made, strict=True):
             total = total + torch.where(alive, discount * self.reward[at], 0.0)
-            over = self.terminated[at]
-            discount = torch.where(alive, torch.where(over, 0.0, gamma * discount), discount)
-            at = torch.where(alive, self._after(at), at)
-            alive = alive & self.acted[at]  # an episode's last frame has no action
+            discount = torch.where(alive, torch.where(self.terminated[at], 0.0, gamma * discount), discount)
         out = {f"obs/{k}": v[rows] for k, v in self.frames.items()} | {
-            f"next/{k}": v[at] for k, v in self.frames.items()
+            f"next/{k}": v[path[-1]] for k, v in self.frames.items()
         }
         whole = {"action": self.action[rows], "human": self.human[rows], "reward": total, "discount": discount}
         return out | whole

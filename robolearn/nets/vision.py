@@ -1,5 +1,5 @@
 """Encoders of pictures: a small ResNet (He et al. 2016) with GroupNorm, whose map becomes key points by a spatial
-softmax (Levine et al. 2016). Weights come from a local file."""
+softmax (Levine et al. 2016), or sums under learned masks. Weights come from a local file."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from robolearn.errors import ConfigError
+from robolearn.errors import ConfigError, unknown
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which pretrained weights expect
+POOLINGS = {"keypoints": 32, "embeddings": 8}
+"""How a map becomes features, with the points or masks that are usual."""
 LEFT_OUT = ("fc.", "num_batches_tracked", "running_mean", "running_var")
 
 
@@ -61,6 +63,12 @@ class ResNet(nn.Module):
             x = self.get_submodule(f"layer{i + 1}")(x)
         return x
 
+    def map_size(self, height: int, width: int) -> tuple[int, int]:
+        """(H', W') of pictures of this size: the stem halves them twice, each stage but the first once more."""
+        for _ in range(self.stages + 1):
+            height, width = (height + 1) // 2, (width + 1) // 2
+        return height, width
+
     def load_weights(self, path: str | Path) -> None:
         """A safetensors file with the parameter names of the usual ResNet-18; classifier and running statistics are
         left out. ConfigError, naming what is absent or of another shape."""
@@ -95,6 +103,18 @@ class SpatialSoftmax(nn.Module):
         return torch.stack(xy, dim=-1).flatten(1)
 
 
+class SpatialEmbeddings(nn.Module):
+    """Feature map (B, C, H, W) -> (B, count * C): each channel's sums over the map under `count` learned masks of its
+    own, which keep apart what is where (HIL-SERL, Luo et al. 2024)."""
+
+    def __init__(self, channels: int, size: tuple[int, int], count: int):
+        super().__init__()
+        self.masks = nn.Parameter(torch.randn(count, channels, *size) / (size[0] * size[1]) ** 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.einsum("bchw,kchw->bkc", x, self.masks).flatten(1)
+
+
 def crop(images: Tensor, size: tuple[int, int], generator: torch.Generator | None = None) -> Tensor:
     """(B, ..., H, W) -> (B, ..., h, w): from the middle, or with a generator at random, each row of the batch at a
     place of its own (the same for all its other axes). ValueError if the picture is smaller."""
@@ -120,16 +140,26 @@ def crop(images: Tensor, size: tuple[int, int], generator: torch.Generator | Non
 
 class PictureEncoder(nn.Module):
     """uint8 pictures (B, T, H, W, 3) -> (B, T, features). Cropped at random while training, if given a generator; the T
-    pictures of a row at the same place."""
+    pictures of a row at the same place. With the pooling `embeddings` all have the size `picture`, (H, W)."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, features: int, crop: tuple[int, int] | None, widths: Sequence[int], blocks: int, points: int):
+    def __init__(self, features: int, crop: tuple[int, int] | None, widths: Sequence[int], blocks: int, points: int,
+                 pooling: str = "keypoints", picture: tuple[int, int] | None = None):  # fmt: skip
         super().__init__()
+        if pooling not in POOLINGS:
+            raise ConfigError(unknown("pooling", pooling, tuple(POOLINGS)))
         self.size = crop
         self.backbone = ResNet(widths, blocks)
-        self.head = nn.Sequential(SpatialSoftmax(widths[-1], points), nn.Linear(2 * points, features), nn.ReLU())
+        if pooling == "embeddings":
+            size = crop or picture
+            assert size is not None
+            masks = SpatialEmbeddings(widths[-1], self.backbone.map_size(size[0], size[1]), points)
+            linear = nn.Linear(points * widths[-1], features)
+            self.head = nn.Sequential(masks, linear, nn.LayerNorm(features), nn.Tanh())
+        else:
+            self.head = nn.Sequential(SpatialSoftmax(widths[-1], points), nn.Linear(2 * points, features), nn.ReLU())
         self.register_buffer("mean", torch.tensor(MEAN)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(STD)[:, None, None], persistent=False)
 
