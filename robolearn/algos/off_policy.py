@@ -20,6 +20,7 @@ from robolearn.algos.figures import Figures
 from robolearn.algos.gripper import Gripper
 from robolearn.algos.imitation import require_compiler
 from robolearn.algos.off_policy_cfg import BLAME, FROZEN, OffPolicyCfg
+from robolearn.algos.optimizers import fall, put_state, rates_of, state_of
 from robolearn.data.replay import Batch, Replay
 from robolearn.env import Extras, Obs
 from robolearn.errors import ConfigError
@@ -210,6 +211,7 @@ class OffPolicy(ABC):
         """The learning is done as the steps come: only its figures, since the last call."""
         means = self.figures.means() | {"replay": float(len(self.replay))}
         self.figures = Figures()
+        fall(self.optimizers, self.cfg, progress)
         self._refuse_divergence(means)
         return means
 
@@ -366,7 +368,7 @@ class OffPolicy(ABC):
         return {
             "policy": self.policy.state_dict(), "critic": self.critic.state_dict(), "target": self.target.state_dict(),
             "actions": {"mean": self.action_mean, "std": self.action_std},
-            "optimizer": {name: _moments(o) for name, o in self.optimizers.items()},
+            "optimizer": state_of(self.optimizers), "rates": rates_of(self.optimizers),
             "gripper": self.gripper.state_dict() if self.gripper else {}, "replay": self.replay.state_dict(),
             "generator": {"state": self.generator.get_state()} if self._own else {},
             "counters": {"updates": self.updates, "env_steps": self.env_steps, "owed": self._owed,
@@ -384,9 +386,7 @@ class OffPolicy(ABC):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.load_networks(state)
-        for name, optimizer in self.optimizers.items():
-            moments = {int(i): s for i, s in state.get("optimizer", {}).get(name, {}).items()}
-            optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
+        put_state(self.optimizers, state.get("optimizer", {}), state.get("rates", {}))
         self.replay.load_state_dict(state["replay"])
         if self._own:
             self.generator.set_state(state["generator"]["state"].cpu())
@@ -394,7 +394,3 @@ class OffPolicy(ABC):
         self.updates, self.env_steps, self._owed = counters["updates"], counters["env_steps"], counters["owed"]
         self._began, self._fitted = counters["began"], counters["fitted"]
         self._person_acted, self._persons = state["person_acted"].to(self.device), self.replay.of_person()
-
-
-def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    return {str(i): s for i, s in optimizer.state_dict()["state"].items()}

@@ -61,6 +61,8 @@ class OffPolicyCfg(AlgoCfg):
     critic_rate: float = 3e-4
     actor_rate: float = 3e-4
     """Learning rates."""
+    rate_at_end: float = 1.0
+    """The share of all learning rates that is left in the end; they fall on a straight line, report by report."""
     max_grad_norm: float = 10.0
     hidden: tuple[int, ...] = (256, 256)
     activation: str = "relu"
@@ -109,6 +111,8 @@ class OffPolicyCfg(AlgoCfg):
                 raise ValueError(f"algo.{name} must be finite and above 0, got {getattr(self, name)}")
         if not (0.0 <= self.gamma <= 1.0 and 0.0 < self.tau <= 1.0 and 0.0 <= self.demo_share <= 1.0):
             raise ValueError("algo.gamma and demo_share must be in [0, 1], tau in (0, 1]")
+        if not 0.0 <= self.rate_at_end <= 1.0:
+            raise ValueError(f"algo.rate_at_end must be in [0, 1], got {self.rate_at_end}")
         if self.warmup_steps < 0 or self.critic_warmup < 0 or self.hl_gauss < 0:
             raise ValueError("algo.warmup_steps, critic_warmup and hl_gauss must be at least 0")
         for name, table in (("activation", ACTIVATIONS), ("normalizer", NORMALIZERS), ("labels", LABELS),

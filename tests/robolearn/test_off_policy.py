@@ -294,6 +294,22 @@ def test_what_follows_a_checkpoint_is_the_same_to_the_bit(algo, steps, tmp_path)
     assert one.updates == {3: 2, 10: 10}[steps] and one.state_dict()["counters"] == other.state_dict()["counters"]
 
 
+@BOTH
+def test_learning_rates_fall_on_a_straight_line_and_go_on_from_a_checkpoint(algo, tmp_path):
+    """To a fifth: half of the way is 60 %."""
+    one, other = (make(algo, critic_rate=1e-3, actor_rate=1e-4, rate_at_end=0.2) for _ in range(2))
+    feed(one, 10)
+    one.update({}, 0.5)
+    checkpoint.write(tmp_path, 1, one.state_dict())
+    other.load_state_dict(checkpoint.read_newest(tmp_path))
+    for learner in (one, other):
+        rates = {name: o.param_groups[0]["lr"] for name, o in learner.optimizers.items()}
+        assert rates["critic"] == pytest.approx(6e-4) and rates["actor"] == pytest.approx(6e-5)
+        assert rates.get("temperature", 1.8e-4) == pytest.approx(1.8e-4)
+    one.update({}, 2.0)  # the last report of a training that overshoots
+    assert one.optimizers["critic"].param_groups[0]["lr"] == pytest.approx(2e-4)
+
+
 TINY = ["task=cartpole", "num_envs=8", "eval_episodes=0", "backend.threads=1", "algo.hidden=[16,16]", "algo.batch=16",
         "algo.report_steps=80", "algo.warmup_steps=100", "algo.ratio=0.25", "algo.capacity=400"]  # fmt: skip
 
@@ -348,6 +364,7 @@ COUNTS = ("capacity", "batch", "report_steps", "actor_every", "critics", "sample
 BAD = [(name, 0) for name in COUNTS]
 BAD += [(name, v) for name in ("ratio", "critic_rate", "actor_rate", "max_grad_norm") for v in (0.0, -1.0, NAN, INF)]
 BAD += [("gamma", 1.1), ("gamma", NAN), ("tau", 0.0), ("tau", NAN), ("demo_share", 1.5), ("demo_share", NAN)]
+BAD += [("rate_at_end", -0.1), ("rate_at_end", 1.1), ("rate_at_end", NAN)]
 BAD += [("warmup_steps", -1), ("critic_warmup", -1), ("hl_gauss", -1), ("sampled_critics", 3), ("value_low", NAN)]
 BAD += [("value_low", INF), ("activation", "rleu"), ("normalizer", "fin"), ("image_crop", (3,)), ("hidden", (64, 0))]
 OWN = {"td3": [(n, v) for n in ("exploration", "smoothing", "smoothing_most", "cost") for v in (-0.1, NAN, INF)],
