@@ -28,9 +28,12 @@ from sim.tasks.manipulation.franka import (
     nearness,
     success_worth,
 )
+from sim.tasks.manipulation.seen import own_terms
 
 CUBE = "cube"
 OWN = ("joint_target_error", "last_action")
+ABSOLUTE = ("joint_pos", "joint_vel", "cube_position")
+"""What `relative` replaces."""
 
 
 @dataclass
@@ -108,6 +111,9 @@ class FrankaLiftCfg(FrankaCfg):
         if not near < self.cube_x_m[0] <= math.hypot(self.cube_x_m[1], max(map(abs, self.cube_y_m))) < far:
             raise ValueError(f"task.workspace_m must hold the cubes of cube_x_m and cube_y_m, got {near}, {far}")
         check_reward(self, ("dense", "sparse"))
+        if self.relative:
+            for name in ABSOLUTE[1:]:
+                self.randomize.observation_noise.pop(name, None)
         if self.success_ends:
             self.weights = self.weights | {"success": success_worth(self) / self.step_dt_s}
 
@@ -168,8 +174,9 @@ class FrankaLift(Task):
             TermSpec(Field("height_error", (1,), "m", "base"), "height_error", {"name": CUBE, "command": "height"}),
             TermSpec(Field("last_action", (self.action_spec().dim,)), "last_action", sensed=False),
         ]
-        own = () if self.cfg.own_commands else OWN
-        return ObservationSpec({"policy": tuple(t for t in policy if t.field.name not in own)})
+        left_out = (() if self.cfg.own_commands else OWN) + (ABSOLUTE if self.cfg.relative else ())
+        seen = tuple(t for t in policy if t.field.name not in left_out)
+        return ObservationSpec({"policy": own_terms(self.robot) + seen if self.cfg.relative else seen})
 
     def action_spec(self) -> ActionSpec:
         return arm_action(self.cfg, self.robot, gripper=True)
