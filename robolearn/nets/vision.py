@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -132,8 +133,8 @@ def crop(images: Tensor, size: tuple[int, int], generator: torch.Generator | Non
         for room in (height - size[0], width - size[1])
     )
     windows = images.unfold(-2, size[0], 1).unfold(-2, size[1], 1)  # every crop there is: nothing is copied
-    between = (slice(None),) * (images.dim() - 3)
-    return windows[(torch.arange(n, device=device), *between, tops, lefts)]
+    places: Any = (torch.arange(n, device=device), *(slice(None),) * (images.dim() - 3), tops, lefts)
+    return windows[places]
 
 
 class PictureEncoder(nn.Module):

@@ -68,11 +68,15 @@ def policy_terms(robot: RobotSpec, objects: Sequence[Seen], shown: Sequence[str]
     poses = tuple(term for seen in objects for term in seen.terms())
     if not shown:
         return ObservationSpec({"policy": own + poses})
-    pictures = tuple(
+    return ObservationSpec({"policy": own + pictures(shown), "privileged": poses})
+
+
+def pictures(shown: Sequence[str]) -> tuple[TermSpec, ...]:
+    """Of the cameras by name."""
+    return tuple(
         TermSpec(Field(n, (c.height, c.width, 3), kind="image", dtype="uint8"), "image", {"camera": n})
         for n, c in cameras(shown).items()
     )
-    return ObservationSpec({"policy": own + pictures, "privileged": poses})
 
 
 def forget_noise_of_unseen(cfg: TaskCfg, objects: Sequence[Seen], shown: Sequence[str]) -> None:
