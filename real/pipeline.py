@@ -10,7 +10,7 @@ from robolearn.actions import Command, Commander
 from robolearn.env import Obs
 from robolearn.kinematics import Chain
 from robolearn.limits import TargetState
-from robolearn.observation import ObservationMemory, ObservationTerms
+from robolearn.observation import START, ObservationMemory, ObservationTerms, reads_start
 from robolearn.spec import ObservationSpec, PolicySpec, RobotSpec
 from robolearn.state import RobotState, SceneState
 
@@ -44,12 +44,14 @@ class Pipeline:
         self.action = self.commander.rest[None]
         self._before = self.commander.last
         self._checked = False
+        self._reads_start, self._start = reads_start(self.observation), torch.empty(0)
 
     def reset(self, target: Tensor) -> None:
         """An episode starts at rest at set-points `target` (J,), as the robot stands."""
         self.stand(target)
         self.memory.reset(self._everyone)
         self.action = self.commander.rest[None]
+        self._start = torch.empty(0)
 
     def stand(self, target: Tensor) -> None:
         """The next command begins at rest at set-points `target` (J,); what was seen in this episode stays."""
@@ -66,6 +68,10 @@ class Pipeline:
 
     def observe(self, robot: RobotState, scene: SceneState) -> Obs:
         """The policy's observation; call it once a period, for memory counts periods."""
+        if self._reads_start:
+            if not len(self._start):
+                self._start = robot.ee_pose
+            scene.commands[START] = self._start
         frames = self.terms.frames(robot, scene, self.action)
         if not self._checked:
             self.terms.check(frames)
@@ -109,7 +115,8 @@ class Pipeline:
 
 def poses_of(spec: ObservationSpec) -> tuple[str, ...]:
     """Names of the goals that a policy reads as poses; somebody has to set them."""
-    return tuple(dict.fromkeys(t.params["command"] for t in spec.terms(GROUP) if t.function in POSE_TERMS))
+    found = dict.fromkeys(t.params["command"] for t in spec.terms(GROUP) if t.function in POSE_TERMS)
+    return tuple(n for n in found if n != START)
 
 
 def numbers_of(spec: ObservationSpec) -> dict[str, int]:

@@ -19,6 +19,9 @@ from robolearn.spec import ObservationSpec, TermSpec, columns
 from robolearn.state import RobotState, SceneState
 
 Columns = slice | list[int]
+START = "start_pose"
+"""The command that says where the end effector was when the episode began, (B, 7): whoever runs the world keeps it, and
+nobody sets it."""
 TERMS: dict[str, Callable[..., Tensor]] = {}
 
 
@@ -223,6 +226,11 @@ def image(scene: SceneState, camera: str) -> Tensor:
 def height_error(scene: SceneState, name: str, command: str) -> Tensor:
     """(B, 1) m: the commanded height, in the base frame, less that of the object's centre."""
     return scene.commands[command] - scene.objects[name].pose[:, 2:3]
+
+
+def reads_start(spec: ObservationSpec) -> bool:
+    """Whether some term needs START."""
+    return any(t.params.get("command") == START for terms in spec.groups.values() for t in terms)
 
 
 class ObservationTerms:

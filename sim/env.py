@@ -15,7 +15,7 @@ from robolearn import config
 from robolearn.actions import Commander
 from robolearn.env import Extras, Obs
 from robolearn.kinematics import Chain
-from robolearn.observation import ObservationMemory, ObservationTerms
+from robolearn.observation import START, ObservationMemory, ObservationTerms, reads_start
 from robolearn.spec import PolicySpec, columns
 from robolearn.state import RobotState, SceneState, put_tensors, tensors_of
 from sim import randomize, trace
@@ -87,6 +87,8 @@ class SimEnv:
         self._trim = torch.zeros(b, len(self.robot.arm_ids), device=device)
         self._action = self.commander.rest.repeat(b, 1)
         self._disturbance = torch.zeros(b, 6, device=device)
+        still = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0], device=device)
+        self._start = still.repeat(b, 1) if reads_start(self.observation_spec) else None
         self.episode_length_buf = torch.zeros(b, dtype=torch.long, device=device)
         self.episode_limit_buf = torch.full_like(self.episode_length_buf, self.max_episode_length)
         self._return = torch.zeros(b, device=device)
@@ -269,6 +271,8 @@ class SimEnv:
         scene = self.task.scene_state(backend)
         if self.robot.quadrotor is not None:
             scene.sensors["disturbance"] = self._disturbance
+        if self._start is not None:
+            scene.commands[START] = self._start
         return robot, scene
 
     def _pictures(self, envs: Sequence[int]) -> dict[str, Tensor]:
@@ -332,3 +336,5 @@ class SimEnv:
         self.task.reset(self.backend, mask, generator)
         randomize.draw_looks(self.backend, cfg.looks, self.cameras, mask, generator)
         self.backend.forward()
+        if self._start is not None and self.chain is not None:
+            self._start = torch.where(row, self.chain.pose(self.backend.joint_pos(asset)), self._start)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from robolearn.errors import ConfigError, unknown
+from robolearn.hil.frames import to_tool
 from robolearn.kinematics import Chain
 from robolearn.rotations import from_rotation_vector, pose_difference, quat_mul
 from robolearn.spec import ActionSpec, RobotSpec
@@ -112,6 +113,7 @@ class WaypointExpert(Expert):
         self.strategies, self.noise, self.dt, self.generator = tuple(plans), noise, dt, generator
         self.waypoints = [w for plan in plans.values() for w in plan]
         self.chain = Chain(robot.urdf, robot.ee_link, robot.joint_names, device)
+        self.in_tool = action.frame == "tool"
         self.scale, self.grips = torch.tensor(action.scale, device=device), "gripper" in action.names
         self._tabulate(list(plans.values()), device)
         self._allocate(num_envs, device)
@@ -198,7 +200,9 @@ class WaypointExpert(Expert):
         goal = self._goal(robot, scene)
         missing = pose_difference(robot.ee_pose, goal)
         self._advance(missing)
-        wanted = pose_difference(self.chain.pose(robot.joint_target), goal) * GAIN / self.scale
+        asked = self.chain.pose(robot.joint_target)
+        way = pose_difference(asked, goal)
+        wanted = (to_tool(way, asked[:, 3:]) if self.in_tool else way) * GAIN / self.scale
         wanted = wanted * self._slowed(wanted)[:, None] + self._trembling()
         wanted = wanted * (self._pause <= 0.0)[:, None]
         if not self.grips:

@@ -6,6 +6,7 @@ import torch
 from real.pipeline import Pipeline, joints_read_by, numbers_of, objects_of, poses_of
 from robolearn import config
 from robolearn.cli import _world
+from robolearn.observation import START
 from robolearn.spec import Field, ObservationSpec, PolicySpec, TermSpec
 from sim.env import SimEnv
 from sim.randomize import RandomizeCfg
@@ -26,15 +27,19 @@ def world(task: str, **settings) -> SimEnv:
 
 @pytest.mark.parametrize(
     ("task", "action"),
-    [("franka_reach", "joint_position_delta"), ("franka_reach", "ee_delta"), ("franka_lift", "ee_delta")],
-)
+    [("franka_reach", "joint_position_delta"), ("franka_reach", "ee_delta"), ("franka_lift", "ee_delta"),
+     ("franka_lift", "relative"), ("franka_peg_insert", "relative")],
+)  # fmt: skip
 def test_observations_and_set_points_are_those_of_the_simulator(task, action):
-    env = world(task, action=action)
+    """A robot keeps by itself where its hand began."""
+    settings = {"relative": True, "start_spread_rad": 0.3} if action == "relative" else {"action": action}
+    env = world(task, **settings)
     pipeline = Pipeline(env.policy_spec(), env.robot)
     obs, _ = env.reset(seed=3)
     robot, scene = env._states()
     pipeline.reset(robot.joint_target[0])
     for k in range(25):
+        scene.commands.pop(START, None)
         seen = pipeline.state(0.0, robot.joint_pos[0], robot.joint_vel[0], robot.joint_effort[0])
         assert torch.equal(pipeline.observe(seen, scene)["policy"], obs["policy"])
         act = torch.rand(1, env.action_spec.dim, generator=torch.Generator().manual_seed(k)) * 2 - 1
@@ -43,6 +48,20 @@ def test_observations_and_set_points_are_those_of_the_simulator(task, action):
         assert torch.equal(command.applied_action, extras["applied_action"])
         assert torch.equal(pipeline.target, env._target)
         robot, scene = env._states()
+    env.close()
+
+
+def test_where_the_hand_began_is_of_this_episode():
+    """The first frame says that it has not moved, wherever that is."""
+    env = world("franka_lift", relative=True)
+    pipeline, rest = Pipeline(env.policy_spec(), env.robot), torch.tensor(env.robot.default_joint_pos)
+    scene, still, seen = env._states()[1], torch.zeros(9), []
+    for shift in (0.0, 0.2):
+        pipeline.reset(rest)
+        for more in (0.0, 0.1):
+            state = pipeline.state(0.0, rest + shift + more, still, still)
+            seen.append(pipeline.observe(state, scene)["policy"][0, 2:5].norm())  # metres from the start
+    assert max(seen[0], seen[2]) < 1e-6 and min(seen[1], seen[3]) > 0.01
     env.close()
 
 
@@ -65,6 +84,8 @@ def test_goals_and_objects_are_named():
     spec = world("franka_lift").observation_spec
     assert numbers_of(spec) == {"height": 1} and poses_of(spec) == () and objects_of(spec) == ("cube",)
     assert joints_read_by(spec) == tuple(range(9))
+    spec = world("franka_lift", relative=True).observation_spec
+    assert numbers_of(spec) == {"height": 1} and poses_of(spec) == () and objects_of(spec) == ("cube",)
     spec = world("franka_reach").observation_spec
     assert numbers_of(spec) == {} and poses_of(spec) == ("goal",) and objects_of(spec) == ()
 

@@ -277,3 +277,24 @@ def test_one_environment_lifts_as_the_first_of_four():
         torch.testing.assert_close(obs["policy"][0], obs4["policy"][0], atol=1e-6, rtol=0)
         torch.testing.assert_close(reward[0], reward4[0], atol=1e-6, rtol=0)
     assert one.backend.pose("cube")[0, 2] > 0.05
+
+
+# --- pictures ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_cameras_take_the_place_of_the_cube(relative: bool) -> None:
+    """Told is the height; what is missing would tell where the cube is."""
+    cfg = config.entry("task", "franka_lift").config(cameras=("front", "wrist"), relative=relative)
+    env = SimEnv(cfg, config.entry("backend", "mujoco").config(), 1)
+    obs, _ = env.reset(seed=1)
+    assert obs["policy/front"].shape == obs["policy/wrist"].shape == (1, 84, 84, 3)
+    assert float(obs["policy/front"].float().std()) > 10.0
+    functions = {t.function for t in env.observation_spec.terms("policy")}
+    assert not [f for f in functions if f.startswith(("object_", "height_"))] and "command" in functions
+    hidden = {"cube_position_ee", "cube_rotation_ee", "height_error"} | (set() if relative else {"cube_position"})
+    assert {t.field.name for t in env.observation_spec.terms("privileged")} == hidden
+    vector = [t for t in env.observation_spec.terms("policy") if t.field.kind == "vector"]
+    at = sum(t.field.size for t in vector[: [t.field.name for t in vector].index("height")])
+    assert float(obs["policy"][0, at]) == pytest.approx(float(env.task.goal[0, 2]))
+    env.close()

@@ -30,9 +30,20 @@ class FrankaCfg(TaskCfg):
     """joint_position: what one means."""
     ee_step_m: float = 0.04
     ee_step_rad: float = 0.15
+    relative: bool = False
+    """Observe and act as the hand sees it: its pose relative to where the episode began, its twist, the objects and the
+    action along its axes; nothing tells which way the base faces. For tasks with objects and action=ee_delta."""
+    start_spread_rad: float = 0.1
+    """With relative, of each joint where episodes begin: it takes the place of randomize.initial_joint_pos."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not 0.0 <= self.start_spread_rad < math.inf:
+            raise ValueError(f"task.start_spread_rad must be finite and at least 0, got {self.start_spread_rad}")
+        if self.relative:
+            if self.action != "ee_delta":
+                raise ValueError(f"task.relative needs task.action=ee_delta, not {self.action}")
+            self.randomize.initial_joint_pos = self.start_spread_rad
         for name in ("joint_step_rad", "joint_range_rad", "ee_step_m", "ee_step_rad"):
             demand_positive(self, name)
 
@@ -48,7 +59,8 @@ def arm_action(cfg: FrankaCfg, robot: RobotSpec, gripper: bool = False) -> Actio
     grip = ("gripper",) if gripper else ()
     if cfg.action == "ee_delta":
         names, steps = ("x", "y", "z", "rx", "ry", "rz"), (cfg.ee_step_m,) * 3 + (cfg.ee_step_rad,) * 3
-        return ActionSpec("ee_delta", names + grip, "m, rad", frame="base", scale=steps, params=params)
+        frame = "tool" if cfg.relative else "base"
+        return ActionSpec("ee_delta", names + grip, "m, rad", frame=frame, scale=steps, params=params)
     ranges = {"joint_position_delta": cfg.joint_step_rad, "joint_position": cfg.joint_range_rad}
     if cfg.action in ranges:
         scale = (ranges[cfg.action],) * len(joints)

@@ -28,9 +28,14 @@ from sim.tasks.manipulation.franka import (
     nearness,
     success_worth,
 )
+from sim.tasks.manipulation.seen import cameras, own_terms, pictures
 
 CUBE = "cube"
 OWN = ("joint_target_error", "last_action")
+ABSOLUTE = ("joint_pos", "joint_vel", "cube_position")
+"""What `relative` replaces."""
+UNSEEN = ("cube_position", "cube_position_ee", "cube_rotation_ee", "height_error")
+"""What is in pictures, where there are `cameras`."""
 
 
 @dataclass
@@ -63,6 +68,8 @@ class FrankaLiftCfg(FrankaCfg):
     success_speed_mps: float = 0.1
     reward: str = "dense"
     """Or sparse: success alone."""
+    cameras: tuple[str, ...] = ()
+    """front, wrist: pictures of them instead of the cube's pose; the commanded height instead of what is missing."""
     own_commands: bool = True
     """Observe the last action and how far joints are behind their set-points. Who learns from demonstrations had better
     not: they foretell the next action better than the scene does, and are copied."""
@@ -108,6 +115,8 @@ class FrankaLiftCfg(FrankaCfg):
         if not near < self.cube_x_m[0] <= math.hypot(self.cube_x_m[1], max(map(abs, self.cube_y_m))) < far:
             raise ValueError(f"task.workspace_m must hold the cubes of cube_x_m and cube_y_m, got {near}, {far}")
         check_reward(self, ("dense", "sparse"))
+        for name in (ABSOLUTE[1:] if self.relative else ()) + (UNSEEN if self.cameras else ()):
+            self.randomize.observation_noise.pop(name, None)
         if self.success_ends:
             self.weights = self.weights | {"success": success_worth(self) / self.step_dt_s}
 
@@ -117,7 +126,8 @@ class FrankaLift(Task):
     """## Description
     A cube of 5 cm lies on the ground in front of the arm, which has 4 s, at 20 Hz, to grasp it and to hold it at a
     commanded height. Actions move the grasp frame by differential IK (or the joint set-points), and open or close the
-    hand, through Franka's limits. Observed are the joints, the cube's pose and the height that is missing.
+    hand, through Franka's limits. Observed are the joints, the cube's pose and the height that is missing;
+    or the pictures of two cameras, and the height.
 
     ## Randomisation
     The cube's place (20 x 40 cm), its yaw over all a cube has, its mass 50 to 200 g and its friction 0.6 to 1.2; the
@@ -144,7 +154,7 @@ class FrankaLift(Task):
         return SceneCfg(
             {"robot": RobotCfg(self.robot)},
             objects={CUBE: cube},
-            cameras={"view": view},
+            cameras={"view": view, **cameras(cfg.cameras)},
             markers={"goal": FrameMarker()},
             physics_dt_s=cfg.physics_dt_s,
             randomized=tuple((CUBE, param) for param in self._ranges()),
@@ -168,8 +178,14 @@ class FrankaLift(Task):
             TermSpec(Field("height_error", (1,), "m", "base"), "height_error", {"name": CUBE, "command": "height"}),
             TermSpec(Field("last_action", (self.action_spec().dim,)), "last_action", sensed=False),
         ]
-        own = () if self.cfg.own_commands else OWN
-        return ObservationSpec({"policy": tuple(t for t in policy if t.field.name not in own)})
+        left_out = (() if self.cfg.own_commands else OWN) + (ABSOLUTE if self.cfg.relative else ())
+        own = own_terms(self.robot) if self.cfg.relative else ()
+        seen = own + tuple(t for t in policy if t.field.name not in left_out)
+        if not self.cfg.cameras:
+            return ObservationSpec({"policy": seen})
+        told = TermSpec(Field("height", (1,), "m", "base"), "command", {"name": "height"})
+        shown = (*(t for t in seen if t.field.name not in UNSEEN), told, *pictures(self.cfg.cameras))
+        return ObservationSpec({"policy": shown, "privileged": tuple(t for t in seen if t.field.name in UNSEEN)})
 
     def action_spec(self) -> ActionSpec:
         return arm_action(self.cfg, self.robot, gripper=True)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from robolearn.errors import ConfigError, unknown
+from robolearn.observation import START
 from robolearn.spec import Field, ObservationSpec, RobotSpec, TermSpec
 from sim.scene import CameraCfg
 from sim.task import TaskCfg
@@ -38,28 +39,44 @@ class Seen:
         return found
 
 
-def policy_terms(robot: RobotSpec, objects: Sequence[Seen], shown: Sequence[str],
-                 more: Sequence[TermSpec] = ()) -> ObservationSpec:  # fmt: skip
+def own_terms(robot: RobotSpec) -> tuple[TermSpec, ...]:
+    """Of the robot, as its hand sees it (`task.relative`): the same whichever way the base faces."""
+    fingers = [robot.joint_names.index(n) for n in robot.gripper_joints]
+    rest = list(robot.of("default_joint_pos", robot.gripper_joints))
+    return (
+        TermSpec(Field("joint_pos", (len(fingers),), "m", "joint"), "joint_pos", {"joints": fingers, "offset": rest}),
+        TermSpec(Field("ee_pose", (9,), "m", "start"), "ee_pose_relative", {"command": START}),
+        TermSpec(Field("ee_velocity", (6,), "m/s, rad/s", "ee"), "ee_velocity_ee"),
+    )
+
+
+def policy_terms(robot: RobotSpec, objects: Sequence[Seen], shown: Sequence[str], more: Sequence[TermSpec] = (),
+                 relative: bool = False) -> ObservationSpec:  # fmt: skip
     """The group `policy`: joints, set-points, end effector and `more`; then the poses of objects, or with cameras
     `shown` their pictures, and the poses as a group `privileged` for critics."""
     joints, rest = list(range(robot.dof)), list(robot.default_joint_pos)
-    own = (
+    behind = TermSpec(
+        Field("joint_target_error", (robot.dof,), "rad, m", "joint"), "joint_target_error", {"joints": joints}
+    )
+    own: tuple[TermSpec, ...] = (
         TermSpec(Field("joint_pos", (robot.dof,), "rad, m", "joint"), "joint_pos", {"joints": joints, "offset": rest}),
-        TermSpec(
-            Field("joint_target_error", (robot.dof,), "rad, m", "joint"), "joint_target_error", {"joints": joints}
-        ),
+        behind,
         TermSpec(Field("ee_position", (3,), "m", "base"), "ee_position"),
         TermSpec(Field("ee_rotation", (6,), "", "base"), "ee_rotation_6d"),
-        *more,
     )
+    own = (*((*own_terms(robot), behind) if relative else own), *more)
     poses = tuple(term for seen in objects for term in seen.terms())
     if not shown:
         return ObservationSpec({"policy": own + poses})
-    pictures = tuple(
+    return ObservationSpec({"policy": own + pictures(shown), "privileged": poses})
+
+
+def pictures(shown: Sequence[str]) -> tuple[TermSpec, ...]:
+    """Of the cameras by name."""
+    return tuple(
         TermSpec(Field(n, (c.height, c.width, 3), kind="image", dtype="uint8"), "image", {"camera": n})
         for n, c in cameras(shown).items()
     )
-    return ObservationSpec({"policy": own + pictures, "privileged": poses})
 
 
 def forget_noise_of_unseen(cfg: TaskCfg, objects: Sequence[Seen], shown: Sequence[str]) -> None:
