@@ -130,7 +130,8 @@ class RobotEnv:
         if self._awaiting:
             raise RobotError("the episode is over: call reset(), which moves the arm")
         command = self.pipeline.command(action.detach().float())
-        missed = time.monotonic() > self._due_s + self.step_dt
+        late_s = max(0.0, time.monotonic() - self._due_s)
+        missed = late_s > self.step_dt
         self._due_s = time.monotonic() if missed else self._due_s
         human = self.send(command, self._due_s)
         self._due_s += self.step_dt
@@ -141,7 +142,9 @@ class RobotEnv:
         self.common_step_counter += 1
         self.episode_length_buf += 1
         obs, reward, terminated, truncated, extras = self._outcome(missed)
-        return obs, reward, terminated, truncated, extras | {"intervened": torch.tensor([human]), "proposed": action}
+        return obs, reward, terminated, truncated, extras | {
+            "intervened": torch.tensor([human]), "proposed": action, "late_s": late_s,
+        }  # fmt: skip
 
     def _grip(self) -> None:
         """What the person said of the gripper counts as done; nothing said leaves it."""

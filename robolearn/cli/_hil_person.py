@@ -1,5 +1,5 @@
 """A simulated person beside a twin: watches its episodes, takes over by the joystick's messages, says how they end, and
-puts the objects back in between. On a real robot there is nothing for them to move, and they wait for ever."""
+puts the objects back in between. Beside a real robot they do nothing."""
 
 from __future__ import annotations
 
@@ -122,6 +122,7 @@ class TwinPerson:
         self.starts: dict[str, Tensor] = {}
         self.commands: dict[str, Tensor] = {}
         self.episodes, self.successes = 0, 0
+        self._warned = False
         self._wire()
 
     def _wire(self) -> None:
@@ -158,7 +159,12 @@ class TwinPerson:
     @torch.no_grad()
     def tick(self) -> None:
         """Once a period of the policy."""
-        if self.phase == RUNNING:
+        if not self.node.count_subscribers("twin/place"):
+            self._say = (torch.zeros(6), frozenset())
+            if not self._warned:
+                log.warning("there is no twin here, and a real robot is for real people: nothing is done")
+            self._warned = True
+        elif self.phase == RUNNING:
             self._watch()
         elif self.phase in (RESETTING, WAITING):
             self._tidy()
