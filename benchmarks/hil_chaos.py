@@ -44,7 +44,7 @@ GUARD_HZ = 250.0
 FAST_RADPS = 0.2
 """Of the fastest commanded joint when the fault comes."""
 CALM_S = 1.0
-LEARN_S = 90.0
+LEARN_S = 180.0
 """In which a process that was killed is back, and the learner has learned from new steps."""
 WORDS = ["experiment=lift_hil", "data.path=", "site=franka", "person=nobody", "eval_episodes=0", "checkpoint_every_s=1",
          "algo.warmup_steps=50", "total_steps=1000000"]  # fmt: skip
@@ -229,6 +229,7 @@ def late(minutes: float) -> str:
 
 def main(words: list[str]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # no process of the stack is left behind
     given = {"times": "20", "minutes": "5"} | dict(w.split("=", 1) for w in words if "=" in w)
     parts = [w for w in words if "=" not in w] or [*FAULTS, "late"]
     if wrong := [*(set(parts) - {*FAULTS, "late"}), *(given.keys() - {"times", "minutes"})]:

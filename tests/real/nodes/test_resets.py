@@ -17,6 +17,9 @@ from real.site import read_site
 from robolearn import bundle
 from robolearn.bundle import BundleError
 from robolearn.errors import ConfigError
+from robolearn.hil.rewarded import RewardedEnv
+from robolearn.rewards.base import RewardError
+from robolearn.rewards.classifier import Classifier, ClassifierCfg
 from robolearn.robots.franka import FRANKA
 
 Joy = ros.interface("sensor_msgs/msg/Joy")
@@ -144,6 +147,58 @@ def test_a_person_ends_the_reset_by_a_policy(stack):
     began = time.monotonic()
     _, extras = bench.begin()
     assert "reset" in extras["told"] and time.monotonic() - began < 60.0
+
+
+def test_a_classifiers_success_ends_a_robots_episode_and_one_button_takes_it_back(stack):
+    bench = Bench(stack)
+    source = classifier(bench.env.observation_spec.dim("policy"))
+    kept = []
+    env = RewardedEnv(bench.env, source, on_doubt=kept.append)
+    action = torch.zeros(1, env.action_spec.dim)
+    bench.env = env
+    for _ in range(TRIES):  # a busy machine ends episodes, too
+        say(source, False)
+        bench.begin(joint_pos=REST - 0.3 * torch.tensor([1.0, 0, 0, 0, 0, 0, 0]))
+        say(source, True)
+        env.step(action)
+        _, reward, terminated, truncated, extras = env.step(action)
+        if terminated:
+            break
+    assert (float(reward), bool(truncated), extras["awaiting_reset"]) == (1.0, False, True)
+    assert float(extras["episode"]["success"]) == 1.0 and env.claims == 1
+    say(source, False)
+    bench.act["resetting"] = lambda: bench.press(FAILURE)
+    bench.begin()
+    assert env.doubts == 1 and len(kept[0]) == 3
+
+
+def test_a_robot_stands_without_authority_when_its_classifier_says_success_at_the_first_sight(stack):
+    bench = Bench(stack)
+    source = classifier(bench.env.observation_spec.dim("policy"))
+    say(source, True)
+    env = RewardedEnv(bench.env, source)
+    for _ in range(TRIES):
+        with pytest.raises((RobotError, RewardError)) as error:
+            env.reset()
+        if error.type is RewardError:
+            break
+    assert "at the first sight" in str(error.value)
+    stack.wait(lambda: stack.heard["guard/owner"][-1] == "" and stack.still())
+
+
+def classifier(size):
+    """Of the state, sure of success in two of two steps or of none, as `say` has it."""
+    torch.manual_seed(0)
+    cfg = ClassifierCfg(observed=("policy",), threshold=0.5, k=2, n=2, hidden=8)
+    made = Classifier(cfg, {"policy": (size,)}).eval()
+    with torch.no_grad():
+        made.head[-1].weight.zero_()
+    return made
+
+
+def say(source, success):
+    with torch.no_grad():
+        source.head[-1].bias.fill_(10.0 if success else -10.0)
 
 
 def test_a_policy_of_another_robot_or_without_a_time_limit_resets_nothing(stack):
