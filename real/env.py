@@ -2,7 +2,8 @@
 
 What is different is in the contract: batch 1; `step` lasts until the period is over and says how old what it saw is;
 `extras["applied_action"]` is what the guard let through; it never resets itself: an episode that ends, or a guard that
-takes authority away, leaves `extras["awaiting_reset"]`, and `reset` brings the arm back along its limits.
+takes authority away, leaves `extras["awaiting_reset"]`, and `reset` brings the arm back along its limits, after what
+real/resets.py says of the scene. `SOURCE/phase` (std_msgs/String, latched) tells which of PHASES it is in.
 
 A person who takes over (docs/teleop.md) ends no episode: `extras["intervened"]` says who acted, `proposed` what the
 policy wanted. They may say that the task is done, has failed, or shall begin anew.
@@ -18,13 +19,14 @@ import torch
 from torch import Tensor
 
 from real import ros
-from real.connection import NEWEST, Trigger
-from real.link import Lack, Link
+from real.connection import LATCHED, NEWEST, String, Trigger
+from real.link import Lack, Link, RobotError
 from real.nodes.authority import PEOPLE
 from real.pipeline import Pipeline
+from real.resets import ResetPolicy, Scripted
 from real.site import Site
+from robolearn.actions import Command
 from robolearn.env import Extras, Obs
-from robolearn.errors import UserError
 from robolearn.limits import TargetState, limit_target
 from robolearn.spec import PolicySpec
 from robolearn.state import RobotState, SceneState
@@ -33,16 +35,16 @@ Judge = Callable[[RobotState, SceneState], tuple[Tensor, Tensor, dict[str, Tenso
 """Reward (1,), terminated (1,) and metrics of what is seen."""
 
 
-class RobotError(UserError):
-    """The robot, its guard or the network is not there, or does not do what it is told."""
-
-
 def no_judge(robot: RobotState, scene: SceneState) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Reward zero, never over: for those who label later."""
     return torch.zeros(1), torch.zeros(1, dtype=torch.bool), {}
 
 
 Joy = ros.interface("sensor_msgs/msg/Joy")
+PHASES = RESETTING, WAITING, RUNNING, OVER = "resetting", "waiting", "running", "over"
+"""The arm or the scene is brought back; a person does that and says when; an episode; its end."""
+OPEN_M = 5e-3
+"""Of a gripper's joint: how near it has to come to its start."""
 GRIPPER, TOLD = 6, ("success", "failure", "reset")
 """Of `teleop/action`: the axis that is the gripper, and the buttons after the first, which says who is in control."""
 
@@ -77,14 +79,19 @@ class RobotEnv:
     num_envs = 1
 
     def __init__(self, node: Any, site: Site, spec: PolicySpec, judge: Judge = no_judge, episode_length_s: float = 60.0,
-                 source: str = "env", people: tuple[str, ...] = PEOPLE):  # fmt: skip
-        """`people`: sources whose authority is an intervention, not the end of the episode."""
+                 source: str = "env", people: tuple[str, ...] = PEOPLE,
+                 resets: ResetPolicy | None = None):  # fmt: skip
+        """`people`: sources whose authority is an intervention, not the end of the episode. `resets`: what becomes of
+        the scene before the arm goes to its start; nothing if not given."""
         self.people, self.told = people, Told(node)
         self.node, self.site, self.judge, self.source = node, site, judge, source
         self.device = torch.device("cpu")
         self.robot, self.observation_spec, self.action_spec = site.robot, spec.observation, spec.action
-        self.pipeline = Pipeline(spec, site.robot)
-        self.link = Link(node, site, self.pipeline, source)
+        self.pipeline, self.resets = Pipeline(spec, site.robot), resets or Scripted()
+        self.link = Link(node, site, self.pipeline, source, self.resets.pipelines)
+        self._phase = node.create_publisher(String, f"{source}/phase", LATCHED)
+        self.pressed: set[str] = set()
+        """By the person, of TOLD, since the last episode ended."""
         self.step_dt, self.physics_dt = self.pipeline.dt, 1.0 / site.profile.command_rate_hz
         self.max_episode_length_s = episode_length_s
         self.max_episode_length = round(episode_length_s / self.step_dt)
@@ -95,24 +102,26 @@ class RobotEnv:
     # --- the contract ---------------------------------------------------------------------------------------
 
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Obs, Extras]:
-        """Take authority, bring the arm to `options["joint_pos"]` (n,) of its arm, or its default posture, along its
-        limits, and observe. `seed` is there for the contract. Raises RobotError."""
+        """Have the scene reset, take authority, bring the arm to `options["joint_pos"]` (n,) of its arm, or its default
+        posture, along its limits, and observe. `seed` is there for the contract. Extras hold what the person `told`
+        since the last episode. Raises RobotError."""
         rest = torch.tensor(self.robot.of("default_joint_pos", self.robot.arm_joints))
         goal = torch.as_tensor((options or {}).get("joint_pos", rest), dtype=torch.float32)
         timeout_s = float((options or {}).get("timeout_s", 15.0))
+        self.say(RESETTING)
         self._wait(lambda: self.link.lack() is None, 5.0, lambda: (self.link.lack() or Lack("", "it came late")).text)
-        self._call(self.link.take, patience_s=1.0)  # it may not have heard the robot yet
-        self.told.read()
-        self.told.gripper = 0.0
-        self.link.owner = self.source
-        self._go(goal, time.monotonic() + timeout_s)
+        self.resets(self)
+        self.go(goal, timeout_s)
+        self._hear_person()
+        told, self.pressed, self.told.gripper = tuple(sorted(self.pressed)), set(), 0.0
         target = self.link.standing()
         target[self.link.arm] = goal
         self.pipeline.reset(target)
         self.episode_length_buf.zero_()
         self._return, self._awaiting, self._due_s = torch.zeros(1), False, time.monotonic()
         obs = self.pipeline.observe(self.link.state(), self.link.goals.scene())
-        return obs, {"log": {}, "awaiting_reset": False, "observation_age_s": self.link.age_s()}
+        self.say(RUNNING)
+        return obs, {"log": {}, "awaiting_reset": False, "observation_age_s": self.link.age_s(), "told": told}
 
     def step(self, action: Tensor) -> tuple[Obs, Tensor, Tensor, Tensor, Extras]:
         """Propose, wait until the period is over, observe. Raises RobotError before a `reset`."""
@@ -121,14 +130,11 @@ class RobotEnv:
         if self._awaiting:
             raise RobotError("the episode is over: call reset(), which moves the arm")
         command = self.pipeline.command(action.detach().float())
-        missed = time.monotonic() > self._due_s + self.step_dt
+        late_s = max(0.0, time.monotonic() - self._due_s)
+        missed = late_s > self.step_dt
         self._due_s = time.monotonic() if missed else self._due_s
-        human = self.link.owner in self.people
-        if not human:
-            self.link.propose(command)
+        human = self.send(command, self._due_s)
         self._due_s += self.step_dt
-        self._serve_until(self._due_s)
-        human = human or self.link.owner in self.people
         if self.link.reference is not None:
             self.pipeline.follow(self.link.reference)
         if human:
@@ -136,7 +142,9 @@ class RobotEnv:
         self.common_step_counter += 1
         self.episode_length_buf += 1
         obs, reward, terminated, truncated, extras = self._outcome(missed)
-        return obs, reward, terminated, truncated, extras | {"intervened": torch.tensor([human]), "proposed": action}
+        return obs, reward, terminated, truncated, extras | {
+            "intervened": torch.tensor([human]), "proposed": action, "late_s": late_s,
+        }  # fmt: skip
 
     def _grip(self) -> None:
         """What the person said of the gripper counts as done; nothing said leaves it."""
@@ -144,10 +152,46 @@ class RobotEnv:
             self.pipeline.action = self.pipeline.action.clone()
             self.pipeline.action[:, -1] = self.told.gripper
 
-    def close(self) -> None:
-        """Give authority back."""
+    def hold(self) -> None:
+        """Give authority back: the arm stands, and waits for `reset`."""
+        self._awaiting = True
+        self.say(OVER)
         if self.link.owner == self.source:
             self._call(self.link.release)
+
+    def close(self) -> None:
+        """Give authority back."""
+        self.hold()
+
+    # --- what resets are made of ----------------------------------------------------------------------------
+
+    def say(self, phase: str) -> None:
+        """To whoever is beside the robot."""
+        self._phase.publish(String(data=phase))
+
+    def take(self) -> None:
+        """Authority, for what is no step of an episode."""
+        self._call(self.link.take, patience_s=1.0)  # it may not have heard the robot yet
+        self.link.owner = self.source
+
+    def send(self, command: Command, begun_s: float) -> bool:
+        """Propose, and wait until the period that began then is over; whether a person had the arm in some of it."""
+        human = False
+        for part in range(self.link.parts):
+            human = human or self.link.owner in self.people
+            if not human:
+                self.link.propose(command, part)
+            self._serve_until(begun_s + (part + 1) * self.link.proposal_s)
+        return human or self.link.owner in self.people
+
+    def serve(self, seconds: float) -> set[str]:
+        """Listen for so long; all that the person has pressed since the last episode."""
+        self._serve_until(time.monotonic() + seconds)
+        return self._hear_person()
+
+    def _hear_person(self) -> set[str]:
+        self.pressed |= self.told.read()
+        return self.pressed
 
     # --- a period -------------------------------------------------------------------------------------------
 
@@ -164,6 +208,8 @@ class RobotEnv:
         truncated = (timed | lost | ("reset" in told)) & ~terminated
         self._return = self._return + reward
         self._awaiting = bool(terminated | truncated)
+        if self._awaiting:
+            self.say(OVER)
         obs = self.pipeline.observe(robot, scene)
         episode = metrics | {"return": self._return, "length": self.episode_length_buf.float()}
         episode.setdefault("success", torch.zeros(1))
@@ -174,23 +220,29 @@ class RobotEnv:
         }  # fmt: skip
         return obs, reward, terminated, truncated, extras
 
-    def _go(self, goal: Tensor, until_s: float) -> None:
-        """Straight in joint space, as fast as half of the limits allow."""
-        limits, n = self.pipeline.commander.limits, len(self.link.arm)
-        rest = torch.zeros(len(limits.lower) - n)
-        full = TargetState.at(torch.cat((self.link.standing()[self.link.arm], rest))[None])
-        wanted = torch.cat((goal, rest))[None]
-        slow = limits.tightened(0.5, 0.5)
-        while True:
-            full, _ = limit_target(wanted, full, slow, self.step_dt)
-            self.link.propose_joints(full.position[0, :n])
-            self._serve_until(time.monotonic() + self.step_dt)
-            latest = self.link.reader.latest
-            near = abs(torch.tensor(latest.position)[self.link.arm] - goal).max() < 0.02
-            if near and abs(latest.velocity[self.link.arm]).max() < 0.02:
-                return
+    def go(self, goal: Tensor | None = None, timeout_s: float = 15.0) -> None:
+        """Take authority, and go straight in joint space to joints (n,) of the arm, or its default posture, as fast as
+        half of the limits allow; a gripper that actions move goes to its default on the way. Raises RobotError."""
+        self.take()
+        until_s, robot, n = time.monotonic() + timeout_s, self.robot, len(self.link.arm)
+        rest = torch.tensor(robot.of("default_joint_pos", self.pipeline.joints))
+        wanted = (rest if goal is None else torch.cat((goal, rest[n:])))[None]
+        columns = self.link.reader.columns(self.pipeline.joints)
+        full = TargetState.at(self.link.standing()[columns][None])
+        slow = self.pipeline.commander.limits.tightened(0.5, 0.5)
+        while not self._stands_at(wanted[0], columns):
             if self.link.owner not in ("", self.source) or time.monotonic() > until_s:
                 raise RobotError(f"the arm did not come to its start posture; the guard is {self.link.guard_state}")
+            full, _ = limit_target(wanted, full, slow, self.link.proposal_s)
+            self.link.propose_joints(full.position[0])
+            self._serve_until(time.monotonic() + self.link.proposal_s)
+
+    def _stands_at(self, goal: Tensor, columns: list[int]) -> bool:
+        """All joints of the columns (n,)."""
+        latest, n = self.link.reader.latest, len(self.link.arm)
+        away = abs(torch.tensor(latest.position)[columns] - goal)
+        slow = abs(latest.velocity[self.link.arm]).max() < 0.02
+        return bool(away[:n].max() < 0.02 and (away[n:] < OPEN_M).all() and slow)
 
     # --- waiting --------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -31,11 +32,16 @@ from real.goals import Goals
 from real.pipeline import Pipeline, joints_read_by, numbers_of, objects_of, poses_of
 from real.site import Site
 from robolearn.actions import Command
-from robolearn.errors import ConfigError
+from robolearn.errors import ConfigError, UserError
+from robolearn.spec import ObservationSpec
 from robolearn.state import RobotState, SceneState
 
 NEAR_RAD = 0.1
 """A robot is where the guard's last target is, if it is this near."""
+
+
+class RobotError(UserError):
+    """The robot, its guard or the network is not there, or does not do what it is told."""
 
 
 class Lack(NamedTuple):
@@ -48,32 +54,44 @@ class Lack(NamedTuple):
 class Link:
     """Topics below the node's namespace; `node` serves them."""
 
-    def __init__(self, node: Any, site: Site, pipeline: Pipeline, source: str):
-        """Raises ConfigError for a policy that commands what this robot's guard does not take."""
-        self.node, self.site, self.pipeline, self.source = node, site, pipeline, source
+    def __init__(self, node: Any, site: Site, pipeline: Pipeline, source: str, others: Sequence[Pipeline] = ()):
+        """`others` may be used in the pipeline's place later. Raises ConfigError for a policy that commands what this
+        robot's guard does not take."""
+        self.node, self.site, self.source = node, site, source
         profile, wire = site.profile, site.wire_names()
+        self.reader = JointReader(wire, site.robot, profile.limits.future_s)
+        self.arm = self.reader.columns(site.robot.arm_joints)
+        self._lower, self._upper = (torch.tensor(site.robot.of(n, site.robot.arm_joints)) for n in ("lower", "upper"))
+        sizes: dict[str, int] = {}
+        for each in (*others, pipeline):
+            self.use(each)
+            sizes |= numbers_of(each.observation)
+        self.goals = Goals(torch.tensor(site.base), profile.base_frame, site.frame, sizes)
+        self.guard_state, self.owner, self.patience_s = "", "", profile.limits.stop_after_s
+        self.reference: Tensor | None = None
+        """(n,) rad: the guard's last target of the arm."""
+        self._reference_s = -math.inf  # on the steady clock
+        self._hear([p.observation for p in (pipeline, *others)])
+        self._proposals = node.create_publisher(JointTrajectory, f"guard/proposals/{source}", NEWEST)
+        self.take = node.create_client(Trigger, f"guard/take/{source}")
+        self.release = node.create_client(Trigger, f"guard/release/{source}")
+        self.hand_back = node.create_client(Trigger, f"guard/hand_back/{source}")
+
+    def use(self, pipeline: Pipeline) -> None:
+        """What is observed, and proposed, from now on. ConfigError as at the beginning."""
+        wire, profile, spec = self.site.wire_names(), self.site.profile, pipeline.observation
         if pipeline.commander.mode != "position":
             raise ConfigError(f"the policy commands {pipeline.commander.mode}; the guard takes positions only")
         foreign = [n for n in pipeline.joints if n not in wire]
         if foreign:
             raise ConfigError(f"the policy moves {', '.join(foreign)}; the profile of {profile.robot} does not")
-        self._names = [wire[n] for n in pipeline.joints]
-        self.reader = JointReader(wire, site.robot, profile.limits.future_s)
-        self.arm = self.reader.columns(site.robot.arm_joints)
-        self._lower, self._upper = (torch.tensor(site.robot.of(n, site.robot.arm_joints)) for n in ("lower", "upper"))
+        self.pipeline, self._names = pipeline, [wire[n] for n in pipeline.joints]
+        longest_s = profile.limits.hold_after_s
+        self.parts = 1 if pipeline.dt <= longest_s else math.ceil(2.0 * pipeline.dt / longest_s)
+        """Proposals in a period: the guard holds an arm that it hears nothing of for so long."""
+        self.proposal_s = pipeline.dt / self.parts
         self._gripper = self._gripper_columns()
-        spec = pipeline.observation
-        self.goals = Goals(torch.tensor(site.base), profile.base_frame, site.frame, numbers_of(spec))
         self.needed = [*poses_of(spec), *numbers_of(spec)], list(objects_of(spec))
-        self.guard_state, self.owner, self.patience_s = "", "", profile.limits.stop_after_s
-        self.reference: Tensor | None = None
-        """(n,) rad: the guard's last target of the arm."""
-        self._reference_s = -math.inf  # on the steady clock
-        self._hear()
-        self._proposals = node.create_publisher(JointTrajectory, f"guard/proposals/{source}", NEWEST)
-        self.take = node.create_client(Trigger, f"guard/take/{source}")
-        self.release = node.create_client(Trigger, f"guard/release/{source}")
-        self.hand_back = node.create_client(Trigger, f"guard/hand_back/{source}")
 
     def _gripper_columns(self) -> list[int]:
         """Those of the gripper's joints that the policy reads or moves."""
@@ -81,17 +99,17 @@ class Link:
         used = {robot.joint_names[i] for i in joints_read_by(self.pipeline.observation)} | set(self.pipeline.joints)
         return self.reader.columns(tuple(n for n in robot.gripper_joints if n in used))
 
-    def _hear(self) -> None:
-        node, profile, goals, spec = self.node, self.site.profile, self.goals, self.pipeline.observation
+    def _hear(self, specs: Sequence[ObservationSpec]) -> None:
+        node, profile, goals = self.node, self.site.profile, self.goals
         gripper = profile.gripper
         topics = {profile.state_topic} | ({gripper.state_topic or profile.state_topic} if gripper else set())
         for topic in topics:
             node.create_subscription(JointState, topic, lambda m: self.reader(m, self.now_s()), SENSED)
-        for name in poses_of(spec):
+        for name in dict.fromkeys(n for spec in specs for n in poses_of(spec)):
             node.create_subscription(PoseStamped, name, partial(goals.set_pose, name), LATCHED)
-        for name in numbers_of(spec):
+        for name in goals.sizes:
             node.create_subscription(Numbers, name, partial(goals.set_numbers, name), LATCHED)
-        for name in objects_of(spec):
+        for name in dict.fromkeys(n for spec in specs for n in objects_of(spec)):
             put = partial(self._on_object, name)
             node.create_subscription(PoseStamped, f"objects/{name}", put, SENSED)
         node.create_subscription(String, "guard/state", lambda m: setattr(self, "guard_state", m.data), LATCHED)
@@ -164,15 +182,18 @@ class Link:
 
     # --- what it says ---------------------------------------------------------------------------------------
 
-    def propose(self, command: Command) -> None:
-        """One period's set-points of the arm. A gripper is told what is wanted of it, for it has its own pace."""
-        target, n = command.target[0].clone(), len(self.arm)
+    def propose(self, command: Command, part: int = -1) -> None:
+        """Set-points of the arm at the end of a part of the period, of the last one if not given: those between are on
+        the straight line. A gripper is told what is wanted of it, for it has its own pace."""
+        share, n = (part % self.parts + 1) / self.parts, len(self.arm)
+        begun = self.pipeline.begun[0]
+        target = begun + share * (command.target[0] - begun)
         target[n:] = command.wanted[0, n:]
         self.propose_joints(target)
 
     def propose_joints(self, target: Tensor) -> None:
-        """Set-points of the first joints of `pipeline.joints`, at the end of a period from the newest state."""
-        ahead = duration_of(self.pipeline.dt)
+        """Set-points of the first joints of `pipeline.joints`, `proposal_s` from the newest state."""
+        ahead = duration_of(self.proposal_s)
         point = JointTrajectoryPoint(positions=target.tolist(), time_from_start=ahead)
         header = Header(stamp=stamp_of(self.reader.latest.stamp_s))
         names = self._names[: len(target)]

@@ -108,6 +108,11 @@ class Pipeline:
         return True
 
     @property
+    def begun(self) -> Tensor:
+        """(1, n) set-points of `joints` before the last command."""
+        return self._before.position
+
+    @property
     def joints(self) -> tuple[str, ...]:
         """Those that `command` moves."""
         return self.commander.joints

@@ -4,6 +4,7 @@ usage: robolearn hil experiment=NAME [key=value ...]            both, on this ma
        robolearn hil resume=RUN [key=value ...]                 go on with a run
        robolearn hil role=learner address=HOST:PORT experiment=NAME run_dir=FOLDER [key=value ...]
        robolearn hil role=actor address=HOST:PORT experiment=NAME run_dir=OTHER [key=value ...]
+       robolearn hil role=person site=SITE experiment=NAME [key=value ...]     beside a twin
 
 The actor makes the steps, tells each to the learner, and acts with the weights that came last; if the learner is gone
 it acts on, and what it has to tell waits in its journal. The learner learns `algo.ratio` times for each step that came,
@@ -13,7 +14,9 @@ A person is simulated (person=late|at_random|margin|advantage; robolearn list pe
 `speed` times as fast as a robot would. algo.labels says what interventions mean: hil_serl, supervised, hg_dagger, rlif.
 
 On a robot (site=my_arm.yaml person=nobody, beside guard and teleop; docs/teleop.md) the person is a real one, who says
-success, failure and reset too.
+success, failure and reset too; beside a twin role=person is one, by the teleop node's joystick. Between two episodes
+the arm goes to its start; before that, with reset=person, it stands until the person says that the scene is reset, and
+with reset=RUN a policy that was trained backward resets it. `robolearn launch hil` starts all of it.
 
 Shown are, over the last episodes, success, the share of the person's steps, the steps that a success takes, the updates
 a step, and by how many versions the actor's weights are behind. An address that is not of this machine needs a token
@@ -24,6 +27,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -50,7 +54,8 @@ if TYPE_CHECKING:
     from robolearn.spec import PolicySpec
 
 log = logging.getLogger(__name__)
-ROLES = ("both", "actor", "learner")
+ROLES = ("both", "actor", "learner", "person")
+ALONE = "nobody"
 NOT_HERE = ("time_limit_s", "updates", "batch", "short_episodes")
 FILE = "hil.yaml"
 """In a run's folder, beside config.yaml, which holds what is not of this command alone."""
@@ -69,6 +74,12 @@ class HilCfg(TrainCfg):
     actors: int = option(1, "that the learner has room for")
     speed: float = option(1.0, "of a simulated world, times that of a robot; 0 for as fast as it can")
     site: str = option("", "a site file or a profile: the actor acts on that robot, through its guard")
+    reward: str = option("", "of live steps, in place of the task's: a reward's folder, sparse, time_penalty")
+    namespace: str = option("", "of the robot's topics")
+    reset: str = option("scripted", "on a robot, before an episode: scripted, person, or a run whose policy does it")
+    reset_limit_s: float = option(20.0, "that a policy resets for, at most")
+    tool_mps: float = option(0.5, "role=person: of the tool at full deflection, as the teleop node has it")
+    tool_radps: float = option(1.0, "the same, of its turning")
     publish_every: int = option(50, "updates between two versions of the weights")
     token_file: str = option("", "readable by its owner alone")
     certificate: str = option("", "TLS, PEM")
@@ -79,6 +90,8 @@ class HilCfg(TrainCfg):
         _options.check_choices(self)
         if self.actors < 1 or self.publish_every < 1 or not 0.0 <= self.speed < float("inf"):
             raise ValueError("actors and publish_every must be at least 1, speed finite and at least 0")
+        if min(self.reset_limit_s, self.tool_mps, self.tool_radps) <= 0.0:
+            raise ValueError("reset_limit_s, tool_mps and tool_radps must be above 0")
 
 
 def help_text() -> str:
@@ -88,6 +101,7 @@ def help_text() -> str:
 
 def main(argv: list[str]) -> int:
     _world.discover()
+    argv = _split(argv)
     resume = [w.partition("=")[2] for w in argv if w.startswith("resume=")]
     words = [w for w in argv if not w.startswith("resume=")]
     if resume:
@@ -96,8 +110,8 @@ def main(argv: list[str]) -> int:
         folder = runs.find_run(resume[-1])
         cfg = config.reload(HilCfg, folder / FILE, words)
     else:
-        cfg = config.load(HilCfg, words)
-        folder = train.new_folder(cfg, words)
+        cfg = _load(words)
+        folder = Path() if cfg.role == "person" else train.new_folder(cfg, words)
         cfg.run_dir = str(folder)
     if not hasattr(cfg.algo, "demo_share") or cfg.residual.base:
         raise ConfigError("robolearn hil learns with algo=sac or td3, without residual.base")
@@ -105,7 +119,28 @@ def main(argv: list[str]) -> int:
     if given:
         raise ConfigError(f"{', '.join(given)}: not for robolearn hil, whose length is total_steps; its batches are "
                           "settings of algo.")  # fmt: skip
-    return {"both": _both, "learner": _learn, "actor": _act}[cfg.role](cfg, folder)
+    return {"both": _both, "learner": _learn, "actor": _act, "person": _accompany}[cfg.role](cfg, folder)
+
+
+def _split(argv: list[str]) -> list[str]:
+    """What a launch file says in one argument, as several; and without an experiment that is none."""
+    found = (shlex.split(w.partition("=")[2]) if w.startswith("words=") else [w] for w in argv)
+    return [w for words in found for w in words if w != "experiment="]
+
+
+def _load(words: list[str]) -> HilCfg:
+    """On a robot the person is a real one, whoever the experiment has; one that was asked for is refused."""
+    given = {k: v for k, _, v in (w.partition("=") for w in words)}
+    if not given.get("site") or given.get("role") == "person":
+        return config.load(HilCfg, words)
+    if given.get("person", ALONE) != ALONE:
+        raise ConfigError(f"person={given['person']} is for simulated worlds; on a robot a person takes over by a "
+                          "device (docs/teleop.md): person=nobody")  # fmt: skip
+    cfg = config.load(HilCfg, [w for w in words if w != f"person={ALONE}"])
+    alone = config.entry("person", ALONE).config
+    assert alone is not None
+    cfg.person = alone()
+    return cfg
 
 
 def _training(cfg: HilCfg) -> TrainCfg:
@@ -242,7 +277,12 @@ def _act(cfg: HilCfg, folder: Path) -> int:
     with ActorLink(cfg.address, about, folder / f"sent_{cfg.actor}", cfg.actor, _access(cfg)) as link:
         cfg.seed = _seed(cfg, link.state().last)
         algo.generator.manual_seed(cfg.seed + 1)
-        with _acted_in(cfg, spec, folder) as env:
+        with _acted_in(cfg, spec, folder) as world:
+            env = world
+            if cfg.reward:
+                from robolearn.cli._hil_reward import rewarded
+
+                env = rewarded(world, cfg, spec, folder)
             actor = Actor(env, algo, link, 0.0 if cfg.site else cfg.speed)
             actor.run()
             log.info("%s made %d steps, %d of them late; %d wait for the learner", cfg.actor, actor.steps, actor.late,
@@ -253,15 +293,12 @@ def _act(cfg: HilCfg, folder: Path) -> int:
 @contextmanager
 def _acted_in(cfg: HilCfg, spec: PolicySpec, folder: Path) -> Iterator[Env]:
     """A simulated world, with its simulated person, or a robot."""
-    from robolearn.cli._loops.people import ALONE, accompanied
+    from robolearn.cli._loops.people import accompanied
 
     if cfg.site:
-        if cfg.person.name != ALONE:
-            raise ConfigError(f"person={cfg.person.name} is for simulated worlds; on a robot a person takes over by a "
-                              "device (docs/teleop.md): person=nobody")  # fmt: skip
         from robolearn.cli._hil_robot import robot_env
 
-        with robot_env(cfg.site, spec, cfg.task.episode_length_s) as robot:
+        with robot_env(cfg, spec) as robot:
             yield robot
         return
     world = _world.make_env(cfg.task, cfg.backend, 1, "cpu", cfg.seed, folder / "diverged")
@@ -269,6 +306,16 @@ def _acted_in(cfg: HilCfg, spec: PolicySpec, folder: Path) -> Iterator[Env]:
         yield world if cfg.person.name == ALONE else accompanied(world, cfg)
     finally:
         world.close()
+
+
+def _accompany(cfg: HilCfg, folder: Path) -> int:
+    from robolearn.cli._hil_robot import serve_person
+
+    _end_with_parent()
+    if not cfg.site or cfg.person.name == ALONE:
+        raise ConfigError("role=person needs site= (of a twin) and a person, such as person=late")
+    serve_person(cfg, _world.spec_of(cfg.task))
+    return 0
 
 
 def _algo(cfg: HilCfg, spec: PolicySpec, lanes: int, capacity: int = 0) -> OffPolicy:

@@ -77,7 +77,7 @@ class Actor:
 
     def _count(self, extras: Extras) -> None:
         self.steps += 1
-        self.late += bool(extras.get("deadline_missed"))  # a robot's world keeps the time itself
+        self.late += extras.get("late_s", 0.0) > LATE_S  # a robot's world keeps the time itself
 
     def take_weights(self) -> None:
         """Those that have come since the last step, whole."""

@@ -2,13 +2,16 @@
 
 import signal
 import time
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 pytest.importorskip("real.ros", reason="neither rclpy nor cyclonedds and rosbags (extra ros)")
 pytest.importorskip("mujoco", reason="MuJoCo is not installed (extra mujoco)")
 from real import ros
+from real.connection import JointTrajectory
 from real.env import RobotEnv, RobotError
 from real.ros.qos import QoSProfile
 from real.site import read_site
@@ -25,10 +28,11 @@ def make(stack):
     """An env over a running twin and guard."""
     made = []
 
-    def env(*processes, **settings):
+    def env(*processes, rate_hz=None, **settings):
         stack.start(*(processes or ("twin", "guard")))
         node = ros.Node("learner")
         spec = bundle.load(stack.run).spec
+        spec = replace(spec, rate_hz=rate_hz or spec.rate_hz)
         made.append(RobotEnv(node, read_site(node, "franka"), spec, **settings))
         stack.wait(lambda: processes or (stack.states and stack.heard["guard/state"]))
         return made[-1]
@@ -97,6 +101,23 @@ def test_a_step_lasts_a_period_and_says_when_it_was_late(make):
     time.sleep(1.5 * env.step_dt)  # a learner that thinks for too long
     *_, extras = env.step(action)
     assert extras["deadline_missed"]
+
+
+def test_a_slow_policy_proposes_its_way_in_parts_for_the_guard_holds_an_arm_that_it_hears_nothing_of(make, stack):
+    env = make(rate_hz=10.0)
+    said = []
+    stack.node.create_subscription(JointTrajectory, "guard/proposals/env", said.append, QoSProfile(depth=1000))
+    action = torch.full((1, env.action_spec.dim), 0.3)
+    for _ in range(5):  # a busy machine may be late
+        extras = run(env, action, 6)
+        if extras["guard"] == "active":
+            break
+    assert extras["guard"] == "active" and extras["applied_action"].allclose(action, atol=0.05)
+    stack.rest(0.2)
+    ways = [np.array(m.points[0].positions) for m in said[-6:]]
+    assert {m.points[0].time_from_start.nanosec for m in said} == {33_333_333}  # three in 100 ms, the guard waits 80 ms
+    ahead = np.diff(ways, axis=0)  # two periods of constant speed, in six equal parts
+    assert abs(ahead - ahead.mean(0)).max() < 0.1 * abs(ahead).max() and abs(ahead).min() > 0.0
 
 
 def test_the_applied_action_is_what_the_guard_let_through(make):

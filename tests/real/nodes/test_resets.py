@@ -1,0 +1,210 @@
+"""What becomes of the scene between two episodes of a robot: on a twin, behind a guard, with a person's joystick."""
+
+import dataclasses
+import threading
+import time
+
+import pytest
+import torch
+
+pytest.importorskip("real.ros", reason="neither rclpy nor cyclonedds and rosbags (extra ros)")
+pytest.importorskip("mujoco", reason="MuJoCo is not installed (extra mujoco)")
+from real import ros
+from real.env import RobotEnv, RobotError
+from real.resets import ByPerson, Learned
+from real.ros.qos import QoSProfile
+from real.site import read_site
+from robolearn import bundle
+from robolearn.bundle import BundleError
+from robolearn.errors import ConfigError
+from robolearn.hil.rewarded import RewardedEnv
+from robolearn.rewards.base import RewardError
+from robolearn.rewards.classifier import Classifier, ClassifierCfg
+from robolearn.robots.franka import FRANKA
+
+Joy = ros.interface("sensor_msgs/msg/Joy")
+REST = torch.tensor(FRANKA.of("default_joint_pos", FRANKA.arm_joints))
+RESET, FAILURE = 8, 6  # of the joystick's buttons
+TRIES = 5
+
+
+class Bench:
+    """An env over a running twin and guard, its phases as others hear them, and a joystick."""
+
+    def __init__(self, stack, **settings):
+        self.stack, self.phases = stack, []
+        stack.start("twin", "guard")
+        stack.start("teleop", words=["-p", "devices:=[joy]", "-p", "joy.timeout_s:=1.0"])
+        node = ros.Node("learner")
+        self.env = RobotEnv(node, read_site(node, "franka"), bundle.load(stack.run).spec, **settings)
+        self.buttons, self.axes = [0] * 11, [0.0] * 8
+        joy = node.create_publisher(Joy, "joy", QoSProfile(depth=1))
+        node.create_timer(0.02, lambda: joy.publish(Joy(axes=self.axes, buttons=self.buttons)))
+        from real.connection import LATCHED, String
+
+        node.create_subscription(String, "env/phase", self._hear, LATCHED)
+        stack.wait(
+            lambda: stack.states and stack.heard["guard/state"] and stack.node.count_publishers("/teleop/action")
+        )
+        self.act = {}
+        """What the person does when a phase begins."""
+
+    def _hear(self, message):
+        self.phases.append(message.data)
+        self.act.get(message.data, lambda: None)()
+
+    def press(self, button):
+        self.buttons = [int(k == button) for k in range(11)]
+
+    def begin(self, **options):
+        for left in reversed(range(TRIES)):
+            self.phases.clear()
+            try:
+                begun = self.env.reset(options=options)
+                self.env.serve(0.1)  # hears its own phase, too
+                return begun
+            except RobotError:
+                self.press(None)
+                if not left:
+                    raise
+        return None
+
+    def away(self):
+        """Of the arm, from its start, rad."""
+        return float((torch.tensor(self.env.link.reader.latest.position)[self.env.link.arm] - REST).abs().max())
+
+
+def test_a_person_resets_the_scene_while_the_arm_stands_without_authority(stack):
+    bench = Bench(stack, resets=ByPerson(patience_s=5.0))
+    seen = []
+
+    def wait():
+        seen.append((stack.heard["guard/owner"][-1], bench.away()))
+        bench.press(RESET)
+
+    bench.act["waiting"] = wait
+    _, extras = bench.begin()
+    bench.press(None)
+    assert bench.phases[-2:] == ["waiting", "running"]
+    assert seen[-1][1] < 0.03 and "reset" in extras["told"] and bench.env.link.owner == "env"
+
+
+def test_without_a_persons_word_no_episode_begins_and_the_arm_stands(stack):
+    bench = Bench(stack, resets=ByPerson(patience_s=0.5))
+    for _ in range(TRIES):
+        with pytest.raises(RobotError) as error:
+            bench.env.reset()
+        if "press `reset`" in str(error.value):
+            break
+    assert "press `reset`" in str(error.value) and bench.phases[-1] == "waiting"
+    stack.wait(lambda: stack.heard["guard/owner"][-1] == "" and stack.state() in ("idle", "stopped") and stack.still())
+    with pytest.raises(RobotError, match="call reset"):
+        bench.env.step(torch.zeros(1, bench.env.action_spec.dim))
+
+
+def test_what_a_person_presses_between_two_episodes_is_told_with_the_next(stack):
+    bench = Bench(stack)
+    bench.act["resetting"] = lambda: bench.press(FAILURE)
+    for k in range(TRIES):
+        bench.press(None)
+        bench.env.serve(0.2)
+        bench.env.pressed.clear()
+        _, extras = bench.begin(joint_pos=REST + (0.3 if k % 2 else -0.3) * torch.tensor([1.0, 0, 0, 0, 0, 0, 0]))
+        if "failure" in extras["told"]:  # the way is long enough to press a button
+            break
+    bench.act.clear()
+    bench.press(None)
+    bench.env.serve(0.2)
+    assert extras["told"] == ("failure",) and bench.begin()[1]["told"] == ()
+
+
+def test_a_policy_resets_behind_the_guard_until_its_time_is_over_and_the_arm_goes_to_its_start(stack):
+    made = bundle.load(stack.run)
+    bench = Bench(stack, resets=Learned(made, FRANKA, limit_s=1.0))
+    for _ in range(TRIES):
+        furthest, began = [0.0], time.monotonic()
+        step = bench.env.link.propose
+
+        def watched(*words, step=step, furthest=furthest):
+            furthest.append(bench.away())
+            step(*words)
+
+        bench.env.link.propose = watched
+        bench.begin()
+        bench.env.link.propose = step
+        if max(furthest) > 0.1:
+            break
+    assert max(furthest) > 0.1 and time.monotonic() - began > 1.0  # this one keeps moving
+    assert bench.away() < 0.03 and bench.env.link.pipeline is bench.env.pipeline
+    joints = FRANKA.of("upper", FRANKA.arm_joints), FRANKA.of("lower", FRANKA.arm_joints)
+    assert all(low <= q <= high for c in stack.commands for q, high, low in zip(c.position, *joints, strict=True))
+
+
+def test_a_person_ends_the_reset_by_a_policy(stack):
+    bench = Bench(stack, resets=Learned(bundle.load(stack.run), FRANKA, limit_s=60.0))
+    bench.env.serve(0.5)
+    threading.Timer(2.0, lambda: bench.press(RESET)).start()
+    began = time.monotonic()
+    _, extras = bench.begin()
+    assert "reset" in extras["told"] and time.monotonic() - began < 60.0
+
+
+def test_a_classifiers_success_ends_a_robots_episode_and_one_button_takes_it_back(stack):
+    bench = Bench(stack)
+    source = classifier(bench.env.observation_spec.dim("policy"))
+    kept = []
+    env = RewardedEnv(bench.env, source, on_doubt=kept.append)
+    action = torch.zeros(1, env.action_spec.dim)
+    bench.env = env
+    for _ in range(TRIES):  # a busy machine ends episodes, too
+        say(source, False)
+        bench.begin(joint_pos=REST - 0.3 * torch.tensor([1.0, 0, 0, 0, 0, 0, 0]))
+        say(source, True)
+        env.step(action)
+        _, reward, terminated, truncated, extras = env.step(action)
+        if terminated:
+            break
+    assert (float(reward), bool(truncated), extras["awaiting_reset"]) == (1.0, False, True)
+    assert float(extras["episode"]["success"]) == 1.0 and env.claims == 1
+    say(source, False)
+    bench.act["resetting"] = lambda: bench.press(FAILURE)
+    bench.begin()
+    assert env.doubts == 1 and len(kept[0]) == 3
+
+
+def test_a_robot_stands_without_authority_when_its_classifier_says_success_at_the_first_sight(stack):
+    bench = Bench(stack)
+    source = classifier(bench.env.observation_spec.dim("policy"))
+    say(source, True)
+    env = RewardedEnv(bench.env, source)
+    for _ in range(TRIES):
+        with pytest.raises((RobotError, RewardError)) as error:
+            env.reset()
+        if error.type is RewardError:
+            break
+    assert "at the first sight" in str(error.value)
+    stack.wait(lambda: stack.heard["guard/owner"][-1] == "" and stack.still())
+
+
+def classifier(size):
+    """Of the state, sure of success in two of two steps or of none, as `say` has it."""
+    torch.manual_seed(0)
+    cfg = ClassifierCfg(observed=("policy",), threshold=0.5, k=2, n=2, hidden=8)
+    made = Classifier(cfg, {"policy": (size,)}).eval()
+    with torch.no_grad():
+        made.head[-1].weight.zero_()
+    return made
+
+
+def say(source, success):
+    with torch.no_grad():
+        source.head[-1].bias.fill_(10.0 if success else -10.0)
+
+
+def test_a_policy_of_another_robot_or_without_a_time_limit_resets_nothing(stack):
+    made = bundle.load(stack.run)
+    other = dataclasses.replace(FRANKA, max_rate_hz=500.0)
+    with pytest.raises(BundleError, match="max_rate_hz"):
+        Learned(made, other, limit_s=1.0)
+    with pytest.raises(ConfigError, match="time limit above 0"):
+        Learned(made, FRANKA, limit_s=0.0)

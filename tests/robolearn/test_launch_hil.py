@@ -1,0 +1,97 @@
+"""launch/hil.launch.yaml: what is started, with which words, and that moving to hardware changes the site alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from robolearn import config
+from robolearn.cli import _world, hil, launch
+from robolearn.cli._launch_plan import Plan, Process
+
+ROOT = Path(__file__).resolve().parents[2]
+_world.discover()
+
+
+@pytest.fixture(autouse=True)
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sourced ROS 2 workspace that holds robolearn."""
+    prefix = tmp_path / "install"
+    (prefix / "share/ament_index/resource_index/packages").mkdir(parents=True)
+    (prefix / "share/ament_index/resource_index/packages/robolearn").touch()
+    (prefix / "lib/robolearn").mkdir(parents=True)
+    for name in ("twin_node", "guard_node", "teleop_node", "camera_node", "tags_node", "page_node", "robolearn"):
+        program = prefix / "lib/robolearn" / name
+        program.write_text("#!/bin/sh\n")
+        program.chmod(0o755)
+    (prefix / "share/robolearn").symlink_to(ROOT)
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(prefix))
+
+
+def started(**variables: str) -> dict[str, Process]:
+    made = Plan(variables)
+    made.include(launch._find("hil"))
+    return {p.name: p for p in made.processes}
+
+
+def loaded(process: Process) -> hil.HilCfg:
+    """As the command reads its words."""
+    return hil._load(hil._split(process.command[2:]))
+
+
+def test_a_twin_a_person_a_camera_and_a_page_only_where_they_are_asked_for() -> None:
+    assert list(started()) == ["guard", "teleop", "hil"]
+    whole = started(twin="true", simulated="true", camera="true", page="true", namespace="left")
+    assert set(whole) == {f"left/{n}" for n in ("twin", "guard", "teleop", "camera", "tags", "page")} | {
+        "hil",
+        "person",
+    }
+    assert whole["hil"].required and not whole["person"].required and not whole["left/page"].required
+
+
+def test_from_simulation_to_hardware_the_site_alone_changes(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text((ROOT / "configs/site/franka.yaml").read_text())
+    twin, robot = started(twin="true", words="seed=3"), started(site=str(mine), words="seed=3")
+    assert set(twin) - set(robot) == {"twin"}
+    for name, process in robot.items():
+        theirs = [w.replace(str(mine), "SITE") for w in process.command]
+        assert theirs == [w.replace(str(launch._find("hil").parents[1] / "configs/site/franka.yaml"), "SITE")
+                          for w in twin[name].command]  # fmt: skip
+
+
+def test_its_words_are_those_of_the_command() -> None:
+    words = started(twin="true", simulated="true", reset="person", words="total_steps=500 algo.hidden='[16]'",
+                    person_words="person.patience_s=2.5", namespace="left")  # fmt: skip
+    learning, person = loaded(words["hil"]), loaded(words["person"])
+    assert (learning.total_steps, learning.algo.hidden, learning.reset) == (500, (16,), "person")
+    assert learning.person.name == "nobody" and learning.namespace == "left" and learning.role == "both"
+    assert (person.role, person.person.name, person.person.patience_s) == ("person", "late", 2.5)
+    assert person.person.strategy == "sides" and person.total_steps == 500
+    assert person.task == learning.task and person.site == learning.site
+
+
+def test_a_full_deflection_means_as_much_to_the_person_as_to_the_node_and_the_policy() -> None:
+    words = started(twin="true", simulated="true")
+    person = loaded(words["person"])
+    told = dict(w.split(":=") for w in words["teleop"].command if w.startswith(("speed_mps:=", "turn_radps:=")))
+    assert (person.tool_mps, person.tool_radps) == (float(told["speed_mps"]), float(told["turn_radps"])) == (0.5, 1.0)
+    spec = _world.spec_of(person.task)
+    assert [s * spec.rate_hz for s in spec.action.scale] == pytest.approx([0.5] * 3 + [1.0] * 3)
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (["person=late", "site=franka"], "person=late is for simulated worlds"),
+    (["role=person", "person=late"], "role=person needs site="),
+    (["reset_limit_s=0"], "above 0"),
+])  # fmt: skip
+def test_what_makes_no_sense_is_refused(words: list[str], said: str, tmp_path: Path) -> None:
+    with pytest.raises(config.ConfigError, match=said):
+        hil.main(["task=franka_lift", "algo=sac", f"run_dir={tmp_path / 'run'}", *words])
+
+
+def test_a_person_who_compares_actions_has_no_place_on_a_twin(tmp_path: Path) -> None:
+    with pytest.raises(config.ConfigError, match="compares actions"):
+        hil.main(["role=person", "task=franka_lift", "algo=sac", "task.action=ee_delta", "person=margin",
+                  "person.critic=last", "site=franka"])  # fmt: skip
