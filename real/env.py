@@ -5,20 +5,22 @@ What is different is in the contract: batch 1; `step` lasts until the period is 
 takes authority away, leaves `extras["awaiting_reset"]`, and `reset` brings the arm back along its limits.
 
 A person who takes over (docs/teleop.md) ends no episode: `extras["intervened"]` says who acted, `proposed` what the
-policy wanted. They may say that the task is done, has failed, or shall begin anew.
+policy wanted. They may say that the task is done, has failed, or shall begin anew; an operator who pauses (on the page,
+docs/hil.md) ends the episode, and no other one begins before they resume.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from real import ros
-from real.connection import NEWEST, Trigger
+from real.connection import LATCHED, NEWEST, Trigger
 from real.link import Lack, Link
 from real.nodes.authority import PEOPLE
 from real.pipeline import Pipeline
@@ -42,28 +44,33 @@ def no_judge(robot: RobotState, scene: SceneState) -> tuple[Tensor, Tensor, dict
     return torch.zeros(1), torch.zeros(1, dtype=torch.bool), {}
 
 
-Joy = ros.interface("sensor_msgs/msg/Joy")
+Joy, Bool = ros.interface("sensor_msgs/msg/Joy"), ros.interface("std_msgs/msg/Bool")
 GRIPPER, TOLD = 6, ("success", "failure", "reset")
-"""Of `teleop/action`: the axis that is the gripper, and the buttons after the first, which says who is in control."""
+"""Of `teleop/action` and `page/action`: the axis that is the gripper, and the buttons after the first, which says
+whether they are in control."""
 
 
 class Told:
     """What a person says beside moving the arm, until it is read."""
 
-    def __init__(self, node: Any):
+    def __init__(self, node: Any, people: tuple[str, ...]):
+        """Of these sources; each has an own topic, lest one's silence looks like the other's button let go."""
         self.gripper = 0.0
         """-1 closes, +1 opens: what was said last; 0 before."""
+        self.paused = False
         self._pressed: set[str] = set()
-        self._held: set[str] = set()
-        node.create_subscription(Joy, "teleop/action", self._hear, NEWEST)
+        self._held: dict[str, set[str]] = {}
+        for source in people:
+            node.create_subscription(Joy, f"{source}/action", partial(self._hear, source), NEWEST)
+        node.create_subscription(Bool, "page/paused", lambda m: setattr(self, "paused", bool(m.data)), LATCHED)
 
-    def _hear(self, message: Any) -> None:
+    def _hear(self, source: str, message: Any) -> None:
         if len(message.axes) <= GRIPPER or len(message.buttons) <= len(TOLD):
             return
         self.gripper = float(message.axes[GRIPPER]) or self.gripper
         held = {name for name, down in zip(TOLD, message.buttons[1:], strict=False) if down}
-        self._pressed |= held - self._held
-        self._held = held
+        self._pressed |= held - self._held.get(source, set())
+        self._held[source] = held
 
     def read(self) -> set[str]:
         """What was pressed since the last time, of TOLD."""
@@ -79,7 +86,7 @@ class RobotEnv:
     def __init__(self, node: Any, site: Site, spec: PolicySpec, judge: Judge = no_judge, episode_length_s: float = 60.0,
                  source: str = "env", people: tuple[str, ...] = PEOPLE):  # fmt: skip
         """`people`: sources whose authority is an intervention, not the end of the episode."""
-        self.people, self.told = people, Told(node)
+        self.people, self.told = people, Told(node, people)
         self.node, self.site, self.judge, self.source = node, site, judge, source
         self.device = torch.device("cpu")
         self.robot, self.observation_spec, self.action_spec = site.robot, spec.observation, spec.action
@@ -100,6 +107,7 @@ class RobotEnv:
         rest = torch.tensor(self.robot.of("default_joint_pos", self.robot.arm_joints))
         goal = torch.as_tensor((options or {}).get("joint_pos", rest), dtype=torch.float32)
         timeout_s = float((options or {}).get("timeout_s", 15.0))
+        self._wait(lambda: not self.told.paused, 1.0, lambda: "the operator has paused: resume on the page")
         self._wait(lambda: self.link.lack() is None, 5.0, lambda: (self.link.lack() or Lack("", "it came late")).text)
         self._call(self.link.take, patience_s=1.0)  # it may not have heard the robot yet
         self.told.read()
@@ -161,7 +169,7 @@ class RobotEnv:
             good = torch.tensor([float("success" in told)])
             reward, terminated, metrics = good, torch.ones_like(terminated), metrics | {"success": good}
         timed = self.episode_length_buf >= self.max_episode_length
-        truncated = (timed | lost | ("reset" in told)) & ~terminated
+        truncated = (timed | lost | self.told.paused | ("reset" in told)) & ~terminated
         self._return = self._return + reward
         self._awaiting = bool(terminated | truncated)
         obs = self.pipeline.observe(robot, scene)

@@ -245,6 +245,7 @@ def _bound(address: str) -> socket.socket:
         bound = socket.socket(family, socket.SOCK_STREAM)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((host.strip("[]"), int(port)))
+        bound.listen()  # who comes before the thread serves waits
     except (OSError, ValueError, OverflowError) as error:
         raise ConfigError(f"address {address} cannot be served: {error}; use HOST:PORT with a free port") from None
     return bound

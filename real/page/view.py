@@ -30,14 +30,14 @@ def who(guard: str, owner: str, reason: str, people: Sequence[str], hand: str, p
     if guard == "fault":
         return Who("fault", "EMERGENCY STOP", f"{reason or 'fault'}; clear it to go on")
     if owner in people:
-        return Who("person", "A PERSON", f"{owner}{f': {hand}' if hand else ''}{_held(guard)}")
+        return Who("person", "A PERSON IS IN CONTROL", f"{owner}{f': {hand}' if hand else ''}{_held(guard)}")
     if owner:
-        return Who("policy", "THE POLICY", f"{owner}{_held(guard)}")
+        return Who("policy", "THE POLICY IS IN CONTROL", f"{owner}{_held(guard)}")
     if guard == "stopped":
         return Who("stopped", "STOPPED", reason or "nobody is in control")
     if paused:
         return Who("paused", "PAUSED", "the policy may not go on before it is resumed")
-    return Who("nobody", "NOBODY", reason or "the robot stands")
+    return Who("nobody", "NOBODY IS IN CONTROL", reason or "the robot stands")
 
 
 def _held(guard: str) -> str:

@@ -80,7 +80,7 @@ function show(news) {
   state = news;
   heardMs = performance.now();
   const mine = news.holder === news.you && news.who.kind === "person" && news.mine;
-  if (mine) banner("mine", "YOU", `${news.who.detail}; the robot stops if this page is hidden or closed`);
+  if (mine) banner("mine", "YOU ARE IN CONTROL", `${news.who.detail}; the robot stops if this page is hidden or closed`);
   else banner(news.who.kind, news.who.title, news.who.detail);
   at("told").textContent = news.told;
   at("foot").textContent = `${news.robot} · you are ${news.you} · open: ${news.pages.join(", ")}`;

@@ -96,14 +96,14 @@ def test_a_click_takes_the_arm_keys_move_the_tool_and_a_click_hands_it_back(chro
     operator.start()
     browser = operator.open()
     operator.shows(browser, "nobody")
-    assert browser.text("#title") == "NOBODY"
+    assert browser.text("#title") == "NOBODY IS IN CONTROL"
     browser.press("KeyR")  # without authority: nothing
     stack.rest(0.5)
     assert operator.owner() == "" and stack.state() == "idle"
     browser.release("KeyR")
     operator.take(browser)
     operator.shows(browser, "mine")
-    assert browser.text("#title") == "YOU" and "page: page 1" in browser.text("#detail")
+    assert browser.text("#title") == "YOU ARE IN CONTROL" and "page: page 1" in browser.text("#detail")
     start = operator.tool()
     browser.press("KeyR")
     stack.wait(lambda: operator.tool()[2] > start[2] + 0.04)
