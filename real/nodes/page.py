@@ -5,9 +5,10 @@ It proposes to the guard as the source `page`, a person as the teleop node is. A
 one has the robot; the others see who, and may stop it. docs/hil.md tells how it is used.
 
 Parameters: `address` (HOST:PORT; one that is not of this machine needs a token and TLS: `token_file` or the variable
-ROBOLEARN_TOKEN, `certificate`, `key`), `pages` (how many may be open), `run` (the folder of a run, which may begin
-later: its figures are shown), `cameras` (names; their JPEGs on `camera/NAME/image_raw/compressed`), `people` (as the
-guard's), and `frame`, `speed_mps`, `turn_radps`, `rate_hz`, `source` as of the teleop node.
+ROBOLEARN_TOKEN, `certificate`, `key`), `pages` (how many may be open), `timeout_s` (without a heartbeat), `run` (the
+folder of a run, which may begin later: its figures are shown), `cameras` (names; their JPEGs on
+`camera/NAME/image_raw/compressed`), `people` (as the guard's), and `frame`, `speed_mps`, `turn_radps`, `rate_hz`,
+`source` as of the teleop node.
 
 Topics below the robot's namespace: `page/action` and `page/owner`, as the teleop node's; `page/paused` (std_msgs/Bool,
 latched, once somebody has said so): while it holds, whoever gets authority and is no person is relieved of it.
@@ -34,7 +35,7 @@ from real.nodes.report import OK
 from real.nodes.run import run
 from real.page.drag import towards
 from real.page.figures import Figures
-from real.page.pages import Pages
+from real.page.pages import LOST_S, Pages
 from real.page.server import Server
 from real.page.view import Skeleton, who
 from real.pictures import CompressedImage
@@ -59,7 +60,7 @@ class PageNode(PersonNode):
     def __init__(self) -> None:
         super().__init__("page")
         self.people = tuple(parameter(self, "people", PEOPLE))
-        self.pages = Pages(self._at_least_one("pages", 4))
+        self.pages = Pages(self._at_least_one("pages", 4), self._positive("timeout_s", LOST_S))
         self.skeleton, self.paused, self._relieved = Skeleton(self.site.robot), False, ""
         self.counts |= {"pages lost in control": 0, "pictures refused": 0}
         self._pressed_until: dict[str, float] = {}

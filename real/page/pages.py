@@ -2,9 +2,9 @@
 serve the browsers while another one looks.
 
 A page that has hold says so every 50 ms by a heartbeat, which holds all that its keys and pointer do. It is lost when
-none came for `LOST_S`, or when its connection ends; what it last wanted is not followed for longer than `STALE_S`, so
-that the tool has stopped by then. A heartbeat that answers a state older than `ECHO_S` was under way for too long: what
-a network held back and delivers at once is no sign of life.
+none came for `lost_s`, or when its connection ends; what it last wanted is followed for two thirds of that time only,
+so that the tool has stopped by then. A heartbeat that answers a state older than `ECHO_S` and that time was under way
+for too long: what a network held back and delivers at once is no sign of life.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from real.page.messages import Beat, Order, Refused, read
 
-STALE_S, LOST_S, ECHO_S = 0.1, 0.15, 0.5
+LOST_S, ECHO_S = 0.15, 0.35
 STATES = 64
 """Whose numbers are remembered: some seconds."""
 NOTHING = Beat(0)
@@ -41,9 +41,9 @@ class Look(NamedTuple):
 
 
 class Pages:
-    def __init__(self, most: int):
+    def __init__(self, most: int, lost_s: float = LOST_S):
         """`most` pages may be open."""
-        self.most = most
+        self.most, self.lost_s, self._stale_s = most, lost_s, 2.0 / 3.0 * lost_s
         self.refused: dict[str, int] = {}
         self._pages: list[Page] = []
         self._holder: Page | None = None
@@ -94,7 +94,7 @@ class Pages:
 
     def _hear_beat(self, page: Page, beat: Beat, now_s: float) -> None:
         made_s = next((when for number, when in self._made if number == beat.seen), None)
-        if made_s is None or now_s - made_s > ECHO_S:
+        if made_s is None or now_s - made_s > ECHO_S + self.lost_s:
             self._refuse("a heartbeat that was under way for too long")
             return
         page.beat, page.beat_s = beat, now_s
@@ -118,7 +118,7 @@ class Pages:
     def _take(self, page: Page, now_s: float) -> None:
         if self._left:
             page.told = "the page before has just let go; try again"
-        elif now_s - page.beat_s > LOST_S:
+        elif now_s - page.beat_s > self.lost_s:
             page.told = "no heartbeat of this page comes in time: is the network slow?"
             self._refuse("a take-over without a heartbeat")
         else:
@@ -134,7 +134,7 @@ class Pages:
     def look(self, now_s: float) -> Look:
         """What has happened since the last time."""
         with self._lock:
-            if self._holder is not None and now_s - self._holder.beat_s > LOST_S:
+            if self._holder is not None and now_s - self._holder.beat_s > self.lost_s:
                 self._holder.told = "lost: no heartbeat of this page came in time, and the robot was stopped"
                 self._lose()
             look = Look(self._lost, tuple(self._orders))
@@ -146,7 +146,7 @@ class Pages:
         """What the page that has hold wants; nothing, if that is old."""
         with self._lock:
             holder = self._holder
-            fresh = holder is not None and now_s - holder.beat_s <= STALE_S
+            fresh = holder is not None and now_s - holder.beat_s <= self._stale_s
             return holder.beat if fresh and holder else NOTHING
 
     def drop(self, why: str) -> None:

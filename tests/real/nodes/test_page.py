@@ -44,7 +44,9 @@ class Operator:
 
     def start(self, *others, words=()):
         self.stack.start("twin", "guard", *others)
-        self.stack.start("page", words=["-p", f"address:={self.address}", *words])
+        self.stack.start(
+            "page", words=["-p", f"address:={self.address}", "-p", "timeout_s:=1.0", *words]
+        )  # a busy machine
         self.stack.wait(lambda: self.stack.states and self.stack.heard["guard/state"] and len(self.actions) > 5)
 
     def open(self):

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from real.page.messages import Beat, Order, Refused, read
-from real.page.pages import ECHO_S, Pages
+from real.page.pages import ECHO_S, LOST_S, Pages
 
 TWIST = [0, 0, 1, 0, 0, 0]
 
@@ -76,7 +76,7 @@ def test_to_hand_back_is_no_loss(desk):
 def test_heartbeats_that_a_network_held_back_are_no_sign_of_life(desk):
     desk.take(desk.one, 0.0)
     desk.pages.made(2, 0.4)
-    late = ECHO_S + 0.01
+    late = ECHO_S + LOST_S + 0.01
     desk.beat(desk.one, late, seen=1)  # answers what was made at 0 s
     desk.beat(desk.one, late, seen=7)  # what was never sent
     assert desk.pages.look(late).lost
