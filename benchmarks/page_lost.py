@@ -18,8 +18,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,10 +52,12 @@ class Client:
         words = [sys.executable, "-m", "benchmarks.page_lost", "client", address, str(up)]
         self.process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
 
-    def lose(self, how: signal.Signals) -> float:
-        """When the last heartbeat was sent."""
+    def lose(self, how: signal.Signals) -> Callable[[], float]:
+        """Afterwards it knows when the last heartbeat was sent."""
         self.process.send_signal(how)
-        time.sleep(0.5)
+        return self._last_beat_s
+
+    def _last_beat_s(self) -> float:
         self.process.kill()
         assert self.process.stdout is not None
         with self.process.stdout as said:
@@ -84,10 +87,11 @@ class Person:
         """By a click; again where a busy machine has let it be taken away."""
         self.browser.click("[data-do=take]")
 
-    def lose(self, how: signal.Signals) -> float:
+    def lose(self, how: signal.Signals) -> Callable[[], float]:
+        """Its last heartbeat was sent before the signal, by up to BEAT_S."""
         began = time.monotonic()
         self.browser.signal(how)
-        return began
+        return partial(float, began)
 
     def close(self) -> None:
         self.browser.kill()
@@ -120,11 +124,12 @@ def once(stack: Stack, address: str, case: str, k: int, folder: Path) -> Lost:
     try:
         move(stack, mover)
         if who == "node":
-            lost_s = stack.kill("page")
+            last_s: Callable[[], float] = partial(float, stack.kill("page"))
         else:
-            lost_s = mover.lose(signal.SIGKILL if how == "killed" else signal.SIGSTOP)
+            last_s = mover.lose(signal.SIGKILL if how == "killed" else signal.SIGSTOP)
         stack.wait(lambda: stack.speed() == 0.0 and stack.state in ("idle", "stopped"), "it stands", 10.0)
         stack.stay(0.2)
+        lost_s = last_s()
     finally:
         mover.close()
     moving = [t for t in stack.heard.targets if t.velocity.any()]

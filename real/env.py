@@ -24,6 +24,7 @@ from real.connection import LATCHED, NEWEST, Trigger
 from real.link import Lack, Link
 from real.nodes.authority import PEOPLE
 from real.pipeline import Pipeline
+from real.progress import Progress
 from real.site import Site
 from robolearn.env import Extras, Obs
 from robolearn.errors import UserError
@@ -93,6 +94,7 @@ class RobotEnv:
         self.pipeline = Pipeline(spec, site.robot)
         self.link = Link(node, site, self.pipeline, source)
         self.step_dt, self.physics_dt = self.pipeline.dt, 1.0 / site.profile.command_rate_hz
+        self.progress = Progress(node, site.profile.robot, self.step_dt)
         self.max_episode_length_s = episode_length_s
         self.max_episode_length = round(episode_length_s / self.step_dt)
         self.episode_length_buf = torch.zeros(1, dtype=torch.long)
@@ -144,6 +146,7 @@ class RobotEnv:
         self.common_step_counter += 1
         self.episode_length_buf += 1
         obs, reward, terminated, truncated, extras = self._outcome(missed)
+        self.progress(human, missed, self._awaiting, bool(extras["episode"]["success"]))
         return obs, reward, terminated, truncated, extras | {"intervened": torch.tensor([human]), "proposed": action}
 
     def _grip(self) -> None:

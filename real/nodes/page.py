@@ -52,6 +52,8 @@ PRESSED_S = 0.3
 SILENT_S = 3.0
 """A guard speaks once a second."""
 AGAIN_S = 0.2
+ACTING = ("steps", "late steps", "success rate", "intervention rate", "cycle time, s")
+"""What is shown of the diagnostics of the node `actor`, which robolearn hil has on a robot."""
 LARGEST_PICTURE, MOST_CAMERAS, MOST_TEXT = 1_000_000, 8, 200
 JPEG = b"\xff\xd8\xff"
 
@@ -70,7 +72,8 @@ class PageNode(PersonNode):
         self._policy = {word: self.create_client(Trigger, f"policy/{word}") for word in ("start", "stop")}
         self._releases: dict[str, Any] = {}
         self._pause_told = self.create_publisher(Bool, "page/paused", LATCHED)
-        self._guard_name = self.resolve_topic_name("guard")
+        self._guard_name, self._actor_name = (self.resolve_topic_name(name) for name in ("guard", "actor"))
+        self._acting: dict[str, str] = {}  # its figures
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
         for source in self.people:
             if source != self.source:
@@ -181,6 +184,8 @@ class PageNode(PersonNode):
         for status in message.status:
             if status.name == self._guard_name:
                 self._guard_s, self._reason = time.monotonic(), status.message.partition(": ")[2][:MOST_TEXT]
+            elif status.name == self._actor_name:
+                self._acting = {v.key: v.value[:MOST_TEXT] for v in status.values if v.key in ACTING}
 
     def _on_hand(self, source: str, message: Any) -> None:
         self._hands[source] = message.data[:MOST_TEXT]
@@ -215,7 +220,8 @@ class PageNode(PersonNode):
 
     def _figures(self) -> dict[str, str]:
         latest = self.figures.latest if self.figures else {}
-        return {name: f"{value:.3g}" if value < 1000 else f"{value:,.0f}" for name, value in latest.items()}
+        learned = {name: f"{value:.3g}" if value < 1000 else f"{value:,.0f}" for name, value in latest.items()}
+        return learned | self._acting
 
     def _look_at_figures(self) -> None:
         if self.figures and self.figures.look():

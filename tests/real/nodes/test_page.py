@@ -18,7 +18,8 @@ from websockets.sync.client import connect
 
 from benchmarks import browser as browsers
 from real import ros
-from real.connection import LATCHED
+from real.connection import LATCHED, NEWEST, DiagnosticArray, DiagnosticStatus, KeyValue
+from real.pictures import CompressedImage
 from real.ros.qos import QoSProfile
 from robolearn.kinematics import Chain
 from robolearn.robots.franka import FRANKA
@@ -26,6 +27,7 @@ from robolearn.rotations import pose_difference
 
 Joy, Bool = ros.interface("sensor_msgs/msg/Joy"), ros.interface("std_msgs/msg/Bool")
 CHAIN = Chain(FRANKA.urdf, FRANKA.ee_link, FRANKA.arm_joints)
+ACTOR = DiagnosticArray, "/diagnostics"
 AT_REST = ("idle", "stopped")
 TRIES = 5
 
@@ -220,6 +222,26 @@ def test_success_failure_and_reset_are_told_once_each(chromium, operator, stack)
         stack.wait(lambda column=column: not operator.actions[-1].buttons[column])
     edges = [sum(b and not a for a, b in itertools.pairwise(m.buttons[k] for m in operator.actions)) for k in (1, 2, 3)]
     assert edges == [1, 1, 1]
+
+
+def test_figures_curves_and_pictures_are_shown(chromium, operator, stack, tmp_path):
+    cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed (extra vision)")
+    rows = [{"step": k, "episode/success": 0.25 * k, "episode/ratio": 1.5} for k in range(4)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    operator.start(words=["-p", f"run:={tmp_path}", "-p", "cameras:=[front, side]"])
+    topic = "camera/side/image_raw/compressed"
+    out, actor = (stack.node.create_publisher(*about, NEWEST) for about in ((CompressedImage, topic), ACTOR))
+    data = cv2.imencode(".jpg", torch.zeros(6, 8, 3, dtype=torch.uint8).numpy())[1].tobytes()
+    late = DiagnosticStatus(name="/actor", values=[KeyValue(key="late steps", value="7"), KeyValue(key="x", value="y")])
+    stack.node.create_timer(0.1, lambda: out.publish(CompressedImage(format="jpeg", data=data)))
+    stack.node.create_timer(0.1, lambda: actor.publish(DiagnosticArray(status=[late])))
+    browser = operator.open()
+    operator.until(browser, "document.querySelector('#cameras img')?.naturalWidth === 8")
+    operator.until(browser, "document.querySelectorAll('#curves canvas').length === 2")
+    operator.until(browser, "document.querySelector('#figures').textContent.includes('late steps7')")
+    shown = browser.text("#figures")
+    assert "success rate0.75" in shown and "updates a step1.5" in shown and "steps learned from3" in shown
+    assert "xy" not in shown and browser.text("#cameras") == "side"
 
 
 # --- what comes over the wire; no browser needed ---------------------------------------------------------------------
