@@ -34,6 +34,7 @@ SIGNS = {
     "guard": "guards franka",
     "policy": "start with the service policy/start",
     "page": "the operator's page of",
+    "camera": "pictures on",
 }
 """What the nodes log when they are built."""
 

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -177,14 +177,15 @@ def restart(stack: Stack, address: str) -> None:
 
 
 @contextmanager
-def page_stack(folder: Path) -> Iterator[tuple[Stack, str]]:
-    """Twin, guard and page; and the page's address."""
+def page_stack(folder: Path, twin: Sequence[str] = (), page: Sequence[str] = ()) -> Iterator[tuple[Stack, str]]:
+    """Twin, guard and page, with more words for the first and the last; and the page's address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     with Stack(folder, "", ["-p", "command_rate_hz:=200.0"]) as stack:
-        stack.start("twin", "guard")
-        stack.start("page", words=["-p", f"address:={address}"])
+        stack.start("twin", words=twin)
+        stack.start("guard")
+        stack.start("page", words=["-p", f"address:={address}", *page])
         yield stack, address
 
 

@@ -31,7 +31,7 @@ from real import ros
 from real.connection import LATCHED, SENSED, DiagnosticArray, String, Trigger
 from real.nodes.authority import PEOPLE
 from real.nodes.person import REPORT_S, TOLD, PersonNode
-from real.nodes.report import OK
+from real.nodes.report import ERROR, OK
 from real.nodes.run import run
 from real.page.drag import towards
 from real.page.figures import Figures
@@ -69,7 +69,7 @@ class PageNode(PersonNode):
         self._hands: dict[str, str] = {}
         self._guard_s, self._reason, self._asked_to_leave_s = -1e9, "", -1e9
         self._clear = self.create_client(Trigger, "guard/reset")
-        self._policy = {word: self.create_client(Trigger, f"policy/{word}") for word in ("start", "stop")}
+        self._start = self.create_client(Trigger, "policy/start")
         self._releases: dict[str, Any] = {}
         self._pause_told = self.create_publisher(Bool, "page/paused", LATCHED)
         self._guard_name, self._actor_name = (self.resolve_topic_name(name) for name in ("guard", "actor"))
@@ -164,7 +164,7 @@ class PageNode(PersonNode):
         self.paused = paused
         self._pause_told.publish(Bool(data=paused))
         if not paused and self._relieved == "policy":
-            self._policy["start"].call_async(Trigger.Request())
+            self._start.call_async(Trigger.Request())
         self._relieved = ""
 
     def _relieve(self, now_s: float) -> None:
@@ -229,9 +229,10 @@ class PageNode(PersonNode):
 
     def _report(self) -> None:
         state = f"{self.holder} is in control" if self.in_control else "waits"
+        level, state = (OK, state) if self.server.alive else (ERROR, "the page is not served any more: start it anew")
         pages = {"pages": ", ".join(self.pages.open_pages), "paused": self.paused}
         refused = {f"refused: {why}": count for why, count in self.pages.refused.items()}
-        self._diagnostics(OK, state, pages | self.counts | refused | self.link.reader.refused)
+        self._diagnostics(level, state, pages | self.counts | refused | self.link.reader.refused)
 
     def close(self) -> None:
         super().close()

@@ -100,7 +100,7 @@ class Pages:
         page.beat, page.beat_s = beat, now_s
 
     def _hear_order(self, page: Page, order: Order, now_s: float) -> None:
-        holder = self._holder
+        holder, page.told = self._holder, ""
         if order.what == "stop":
             self._orders.append((page.name, "stop"))
         elif holder is not None and holder is not page:

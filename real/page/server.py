@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,13 +81,19 @@ class Server:
     def url(self) -> str:
         return f"{'https' if self.gate.secure else 'http'}://{self.address}"
 
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
     def post(self, state: dict[str, Any]) -> None:
         """A new state, to every browser."""
-        self.board.number += 1
+        number = self.board.number + 1
+        self.pages.made(number, time.monotonic())
         self.board.state = state
-        self.pages.made(self.board.number, time.monotonic())
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._wake)
+        self.board.number = number  # last: who answers this one has been sent no older state
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._wake)
 
     def close(self) -> None:
         self._server.should_exit = True

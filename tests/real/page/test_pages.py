@@ -92,7 +92,7 @@ def test_without_a_heartbeat_nobody_takes_over(desk):
 
 def test_the_second_page_may_only_stop_until_the_first_has_handed_back(desk):
     desk.take(desk.one, 0.0)
-    for what in ("take", "back", "success", "failure", "reset", "pause", "resume", "clear", "stop"):
+    for what in ("stop", "take", "back", "success", "failure", "reset", "pause", "resume", "clear"):
         desk.beat(desk.two, 0.01)
         desk.order(desk.two, what, 0.01)
     assert desk.pages.look(0.02).orders == (("page 2", "stop"),)

@@ -12,6 +12,7 @@ from real.page.figures import MOST_POINTS, Figures
 from real.page.view import Skeleton, who
 from robolearn.kinematics import Chain
 from robolearn.robots.franka import FRANKA
+from robolearn.robots.ur5e import UR5E
 from robolearn.rotations import from_rpy
 
 PEOPLE = ("teleop", "page")
@@ -55,6 +56,13 @@ def test_the_arm_s_line_leads_from_the_base_over_its_joints_to_the_tool():
         assert np.allclose(ends, pose[:3].numpy(), atol=1e-3)  # the tool is between the fingertips
         width = np.linalg.norm(np.subtract(fingers[0][1], fingers[1][1]))
         assert width == pytest.approx(float(q[7] + q[8]), abs=2e-4)
+
+
+def test_an_arm_without_a_gripper_is_one_line_that_ends_at_its_tool():
+    skeleton, chain = Skeleton(UR5E), Chain(UR5E.urdf, UR5E.ee_link, UR5E.joint_names)
+    q = torch.linspace(-1.0, 1.0, len(UR5E.joint_names))
+    (arm,) = skeleton.lines(q.double().numpy())
+    assert len(arm) == 8 and np.allclose(arm[-1], chain.pose(q[None])[0, :3].numpy(), atol=1e-3)
 
 
 def test_a_dragged_tool_goes_straight_at_full_speed_and_slows_down_at_the_end():
