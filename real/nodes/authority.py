@@ -17,7 +17,7 @@ from real.site import parameter
 from real.spread import Spread
 from robolearn.errors import ConfigError
 
-SOURCES = ("teleop", "env", "policy")
+SOURCES = ("teleop", "page", "env", "policy")
 """By falling priority: a person first."""
 PEOPLE = ("teleop", "page")
 """None of these takes authority from another one."""

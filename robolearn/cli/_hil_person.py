@@ -143,6 +143,9 @@ class TwinPerson:
     def reset(self, mask: Tensor) -> None:
         self.hand.reset(mask)
 
+    def take_over(self, mask: Tensor) -> None:
+        self.hand.join(mask, *self.states)
+
     def act(self) -> Tensor:
         return self.hand.act(*self.states)
 
