@@ -182,8 +182,11 @@ def object_rotation_6d(scene: SceneState, name: str) -> Tensor:
 
 
 @term
-def object_position_ee(robot: RobotState, scene: SceneState, name: str) -> Tensor:
-    """From the end effector to the object's centre, m, in the end effector's frame."""
+def object_position_ee(robot: RobotState, scene: SceneState, name: str, asked: bool = False) -> Tensor:
+    """From the end effector to the object's centre, m, in the end effector's frame; or, `asked`, from where the
+    set-points would have it: actions go from there, and so may what they are learned from."""
+    if asked:
+        return _position_in(robot.ee_asked, scene.objects[name].pose)
     return scene.once(("object_position_ee", name), lambda: _position_in(robot.ee_pose, scene.objects[name].pose))
 
 
@@ -192,9 +195,10 @@ def _position_in(frame: Tensor, pose: Tensor) -> Tensor:
 
 
 @term
-def object_rotation_6d_ee(robot: RobotState, scene: SceneState, name: str) -> Tensor:
-    """In the end effector's frame, as `ee_rotation_6d`."""
-    return _rotation_6d(quat_mul(quat_conjugate(robot.ee_pose[:, 3:]), scene.objects[name].pose[:, 3:]))
+def object_rotation_6d_ee(robot: RobotState, scene: SceneState, name: str, asked: bool = False) -> Tensor:
+    """In the end effector's frame, as `ee_rotation_6d`; `asked` as of `object_position_ee`."""
+    frame = robot.ee_asked if asked else robot.ee_pose
+    return _rotation_6d(quat_mul(quat_conjugate(frame[:, 3:]), scene.objects[name].pose[:, 3:]))
 
 
 @term

@@ -41,6 +41,11 @@ class RobotState:
         return self._arm.pose(self.joint_pos)
 
     @cached_property
+    def ee_asked(self) -> Tensor:
+        """(B, 7) where the set-points would have it, in the base frame."""
+        return self._arm.pose(self.joint_target)
+
+    @cached_property
     def ee_vel(self) -> Tensor:
         """(B, 6) linear, angular, in the base frame."""
         _, jacobian = self._arm.pose_and_jacobian(self.joint_pos)

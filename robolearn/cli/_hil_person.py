@@ -100,7 +100,7 @@ class TwinPerson:
     def __init__(self, node: Any, site: Site, cfg: Any, spec: PolicySpec, world: Any):
         """`world` is a simulated one of the task, which draws starts. ConfigError for a person who compares actions,
         and for a task without an expert."""
-        if hasattr(cfg.person, "critic"):
+        if hasattr(cfg.person, "margin"):
             raise ConfigError(f"person={cfg.person.name} compares actions, which needs a simulated world; on a twin: "
                               "person=late or at_random")  # fmt: skip
         self.node, self.world, self.spec, self.task = node, world, spec, world.task

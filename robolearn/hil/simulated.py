@@ -66,8 +66,10 @@ class PersonCfg:
 class SimulatedPerson(ABC):
     """Fulfils `robolearn.hil.env.Person`. Reproducible by its generator's seed."""
 
+    watches = False
+    """Looks at what the hand would do at every step."""
     compares = False
-    """Looks at what the hand would do at every step, by a critic."""
+    """By a critic."""
 
     def __init__(self, cfg: PersonCfg, hand: Hand, num_envs: int, dt: float, device: torch.device,
                  generator: torch.Generator, value: Value | None = None):  # fmt: skip
@@ -76,7 +78,7 @@ class SimulatedPerson(ABC):
         if value is None and self.compares:
             raise ConfigError(f"person={cfg.name} compares actions: it needs person.critic=RUN, of sac or td3")
         self.time_s, self.wish_s, self.held_s, self.lost = (torch.zeros(num_envs, device=device) for _ in range(4))
-        """Of the episode; since a wish; of an intervention; and what `advantage` adds up."""
+        """Of the episode; since a wish; of an intervention; and what `advantage` adds up, or `watchful` averages."""
         self.acting, self.wishing = (torch.zeros(num_envs, dtype=torch.bool, device=device) for _ in range(2))
         self.worked_s = torch.zeros((), device=device)
 
@@ -86,7 +88,9 @@ class SimulatedPerson(ABC):
         self.hand.reset(mask)
 
     def act(self, obs: Obs, proposed: Tensor) -> tuple[Tensor, Tensor]:
-        said = self.hand.act() if self.compares or bool(self.acting.any()) else proposed
+        if self.watches:
+            self.hand.take_over(~self.acting)
+        said = self.hand.act() if self.watches or bool(self.acting.any()) else proposed
         wants = self.wants(obs, proposed, said)
         self.wishing = self.wishing | (wants & ~self.acting)  # a decision is carried out, though it be late
         delay_s = self.cfg.delay_s * (1.0 + self.worked_s / self.cfg.tired_after_s)
@@ -146,6 +150,35 @@ class Late(SimulatedPerson):
 
 
 @dataclass
+class WatchfulCfg(PersonCfg):
+    name: str = "watchful"
+    margin: float = 0.5
+    """Root mean square, over the numbers of an action, of how much else the person would do."""
+    watch_s: float = 0.3
+    """Over which they average it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("margin", "watch_s"):
+            if not 0.0 < getattr(self, name) < math.inf:
+                raise ValueError(f"person.{name} must be finite and above 0, got {getattr(self, name)}")
+
+
+@register("person", "watchful", WatchfulCfg)
+class Watchful(SimulatedPerson):
+    """Takes over where the policy goes another way than they would, until it would go half as far from theirs."""
+
+    watches = True
+    cfg: WatchfulCfg
+
+    def wants(self, obs: Obs, proposed: Tensor, said: Tensor) -> Tensor:
+        cfg = self.cfg
+        away = ((said - proposed) ** 2).mean(1).sqrt()
+        self.lost = self.lost + (away - self.lost) * min(1.0, self.dt / cfg.watch_s)
+        return self.lost > torch.where(self.acting, cfg.margin / 2, cfg.margin)
+
+
+@dataclass
 class AtRandomCfg(PersonCfg):
     name: str = "at_random"
     share: float = 0.3
@@ -185,7 +218,7 @@ class ComparingCfg(PersonCfg):
 
 
 class Comparing(SimulatedPerson):
-    compares = True
+    watches = compares = True
     cfg: ComparingCfg
 
     def loss(self, obs: Obs, proposed: Tensor, said: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Terms about objects, by hand: a hand that points down, and a cube turned about the vertical."""
 
 import math
+from dataclasses import replace
 
 import torch
 
@@ -15,12 +16,16 @@ HALF = math.sqrt(0.5)
 QUARTER_TURN = [0.0, 0.0, HALF, HALF]  # about z: x goes to y
 
 
-def seen(function, size, **params):
+def seen(function, size, turned_rad=0.0, **params):
+    """`turned_rad`: of the hand's joint, where it is; its set-point is at rest."""
     rest = torch.tensor([FRANKA.default_joint_pos])  # points straight down; its x axis is the base's, y the other way
     zero = torch.zeros(1, 9)
     chain = Chain(FRANKA.urdf, FRANKA.ee_link, FRANKA.joint_names)
     robot = RobotState(torch.zeros(1), rest, zero, zero, rest, torch.zeros(1, 7), torch.zeros(1, 6), chain)
     at = robot.ee_pose[0, :3] + torch.tensor([0.1, 0.2, -0.05])
+    there = rest.clone()
+    there[0, 6] += turned_rad
+    robot = replace(robot, joint_pos=there)
     cube = ObjectState(
         torch.tensor([[*at, *QUARTER_TURN]]), torch.zeros(1, 6), torch.zeros(1), torch.ones(1, dtype=torch.bool)
     )
@@ -44,6 +49,17 @@ def test_position_in_the_base_and_in_the_hand():
 def test_rotation_in_the_base_and_in_the_hand():
     close(seen("object_rotation_6d", 6, name="cube")[0], [0.0, 1.0, 0.0, -1.0, 0.0, 0.0])
     close(seen("object_rotation_6d_ee", 6, name="cube")[0], [0.0, -1.0, 0.0, -1.0, 0.0, 0.0])
+
+
+def test_from_where_the_set_points_would_have_the_hand_it_does_not_matter_where_it_is():
+    """A hand that is turned by a quarter of a turn about its axis sees x as y; asked, it sees what it would at rest."""
+    for asked, position, rotation in (
+        (False, [-0.2, -0.1, 0.05], [-1.0, 0.0, 0.0, 0.0, 1.0, 0.0]),
+        (True, [0.1, -0.2, 0.05], [0.0, -1.0, 0.0, -1.0, 0.0, 0.0]),
+    ):
+        given = {"turned_rad": math.pi / 2, "name": "cube", "asked": asked}
+        close(seen("object_position_ee", 3, **given)[0], position)
+        close(seen("object_rotation_6d_ee", 6, **given)[0], rotation)
 
 
 def test_height_error_is_what_is_missing():

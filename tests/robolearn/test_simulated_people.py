@@ -12,7 +12,7 @@ from torch import Tensor
 from robolearn import config
 from robolearn.errors import ConfigError
 from robolearn.hil import simulated
-from robolearn.hil.simulated import AdvantageCfg, AtRandomCfg, ComparingCfg, LateCfg, SimulatedPerson
+from robolearn.hil.simulated import AdvantageCfg, AtRandomCfg, ComparingCfg, LateCfg, SimulatedPerson, WatchfulCfg
 
 DT = 0.1
 EXACT = {"noise": 0.0, "delay_s": 0.0, "hold_s": 0.0}
@@ -106,6 +106,23 @@ def test_what_was_lost_adds_up() -> None:
         assert drawn(watched(person(cfg, value=value), 10)) == "...hh...hh"
 
 
+def test_who_watches_takes_over_where_the_policy_goes_astray_until_it_does_not() -> None:
+    """They would do 1, the policy does 0 four times, then 1: on the average over 0.3 s it is off by 1/3, 0.56, 0.70,
+    0.80, 0.53, 0.36, 0.24."""
+    who = person(WatchfulCfg(**EXACT | {"margin": 0.5}))  # type: ignore[arg-type]
+    proposals = [0.0] * 4 + [1.0] * 4
+    who.hand.act = lambda: torch.ones(1, 2)  # type: ignore[method-assign]
+    acting = [who.act({}, torch.full((1, 2), p))[0] for p in proposals]
+    assert drawn(torch.stack(acting)) == ".hhhhh.."
+
+
+def test_who_watches_sees_the_scene_afresh_until_they_act() -> None:
+    who = person(WatchfulCfg(**EXACT | {"margin": 0.5, "watch_s": 0.1}))  # type: ignore[arg-type]
+    found = [who.act({}, torch.ones(1, 2))[1][0, 0].item() for _ in range(2)]
+    found += [who.act({}, torch.zeros(1, 2))[1][0, 0].item() for _ in range(3)]
+    assert found == [1.0, 1.0, 1.0, 2.0, 3.0]
+
+
 def test_who_compares_needs_a_critic() -> None:
     with pytest.raises(ConfigError, match=r"person=margin compares actions: it needs person\.critic=RUN"):
         person(ComparingCfg())
@@ -146,6 +163,8 @@ def test_a_person_who_was_put_back_goes_on_the_same() -> None:
         (LateCfg, {"patience_s": math.nan}, "patience_s must be finite and at least 0"),
         (AtRandomCfg, {"share": 1.0}, r"share must be in \(0, 1\)"),
         (ComparingCfg, {"margin": -0.1}, "margin must be finite and at least 0"),
+        (WatchfulCfg, {"margin": 0.0}, "margin must be finite and above 0"),
+        (WatchfulCfg, {"watch_s": math.inf}, "watch_s must be finite and above 0"),
         (LateCfg, {"tired_after_s": 0.0}, "tired_after_s must be above 0"),
     ],
 )

@@ -72,7 +72,9 @@ class FrankaLiftCfg(FrankaCfg):
     """front, wrist: pictures of them instead of the cube's pose; the commanded height instead of what is missing."""
     own_commands: bool = True
     """Observe the last action and how far joints are behind their set-points. Who learns from demonstrations had better
-    not: they foretell the next action better than the scene does, and are copied."""
+    not: they foretell the next action better than the scene does, and are copied. Without them the cube is seen from
+    where the set-points would have the hand: from there a person's action follows, which behind a hand that lags it
+    does not."""
     success_ends: bool = False
     """An episode ends with its success, which is then worth the same at once (see `success_worth`)."""
     weights: dict[str, float] = field(
@@ -168,13 +170,14 @@ class FrankaLift(Task):
     def observation_spec(self) -> ObservationSpec:
         joints = list(range(self.robot.dof))
         rest, n = list(self.robot.default_joint_pos), len(joints)
+        seen_from = {"name": CUBE} if self.cfg.own_commands else {"name": CUBE, "asked": True}
         policy = [
             TermSpec(Field("joint_pos", (n,), "rad, m", "joint"), "joint_pos", {"joints": joints, "offset": rest}),
             TermSpec(Field("joint_vel", (n,), "rad/s, m/s", "joint"), "joint_vel", {"joints": joints}),
             TermSpec(Field("joint_target_error", (n,), "rad, m", "joint"), "joint_target_error", {"joints": joints}),
             TermSpec(Field("cube_position", (3,), "m", "base"), "object_position", {"name": CUBE}),
-            TermSpec(Field("cube_position_ee", (3,), "m", "ee"), "object_position_ee", {"name": CUBE}),
-            TermSpec(Field("cube_rotation_ee", (6,), "", "ee"), "object_rotation_6d_ee", {"name": CUBE}),
+            TermSpec(Field("cube_position_ee", (3,), "m", "ee"), "object_position_ee", seen_from),
+            TermSpec(Field("cube_rotation_ee", (6,), "", "ee"), "object_rotation_6d_ee", seen_from),
             TermSpec(Field("height_error", (1,), "m", "base"), "height_error", {"name": CUBE, "command": "height"}),
             TermSpec(Field("last_action", (self.action_spec().dim,)), "last_action", sensed=False),
         ]
