@@ -97,7 +97,7 @@ def helped(experiment: str, data: str, name: str = "", training: tuple[str, ...]
 
 
 RPM = "crazyflie_hover_rpm"
-ALONE = "person.patience_s=1000"
+ALONE = "person.margin=1000"
 """Nobody ever takes over."""
 ROWS = (
     Row("franka_reach_ppo"),
