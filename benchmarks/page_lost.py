@@ -157,7 +157,7 @@ def measure(stack: Stack, address: str, case: str, times: int, folder: Path) -> 
     while made < times:
         stack.clear()
         try:
-            yield once(stack, address, case, made, folder / f"{case}{failed}")
+            yield once(stack, address, case, made + failed, folder / case)
             made += 1
         except TrialError as error:
             failed += 1

@@ -19,17 +19,21 @@ from benchmarks.page_lost import page_stack
 from real.listener import TrialError
 
 SIZE = 1280, 860
-CAMERA = ["-p", "simulated:=true", "-p", "compressed:=true", "-p", "raw:=false", "-p", "rate_hz:=5.0", "-p",
+CAMERA = ["-p", "simulated:=true", "-p", "compressed:=true", "-p", "raw:=false", "-p", "rate_hz:=2.0", "-p",
           "name:=front", "-p", "eye_m:=[1.3, 0.7, 0.7]", "-p", "target_m:=[0.4, 0.0, 0.2]", "-p", "width:=320", "-p",
           "height:=240"]  # fmt: skip
 
 
-def shown(stack: Stack, browser: Browser, script: str) -> None:
+def shown(stack: Stack, browser: Browser, script: str, click: str = "") -> None:
+    """Wait for it; `click` again and again."""
     until = time.monotonic() + 60.0
     while not browser.value(script):
         if time.monotonic() > until:
-            raise TrialError(f"the page does not show {script}")
-        stack.stay(0.1)
+            said = browser.text("#banner"), browser.text("#told")
+            raise TrialError(f"the page does not show {script}, but {said}")
+        if click:
+            browser.click(click)
+        stack.stay(1.0)
 
 
 def main(argv: list[str]) -> int:
@@ -42,10 +46,9 @@ def main(argv: list[str]) -> int:
         browser = Browser(f"http://{address}/", Path(name) / "browser", SIZE)
         try:
             shown(stack, browser, "document.querySelector('#cameras img')?.naturalWidth > 0")
-            browser.click("[data-do=take]")
-            shown(stack, browser, "document.querySelector('#banner').dataset.kind === 'mine'")
             browser.press("KeyR")
-            stack.stay(1.5)
+            mine = "document.querySelector('#banner').dataset.kind === 'mine'"
+            shown(stack, browser, mine, click="[data-do=take]")
             browser.picture(Path(options.get("out", "docs/operator_page.png")))
         finally:
             browser.kill()
