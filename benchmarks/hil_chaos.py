@@ -38,12 +38,13 @@ from robolearn.loops import checkpoint
 
 log = logging.getLogger(__name__)
 Joy = ros.interface("sensor_msgs/msg/Joy")
-JOY_S, SWING_S, UP = 0.02, 1.0, 4
+JOY_S, SWING_S, REST_EVERY, UP = 0.02, 1.0, 5, 4
 GUARD_HZ = 250.0
 """Less than the profile's: two processors have trainings beside it."""
 FAST_RADPS = 0.2
 """Of the fastest commanded joint when the fault comes."""
-CALM_S = 1.0
+CALM_S, WATCHED_S = 0.3, 1.0
+"""The guard has followed somebody for so long before a fault, and is watched for so long after one that is none."""
 LEARN_S = 180.0
 """In which a process that was killed is back, and the learner has learned from new steps."""
 WORDS = ["experiment=lift_hil", "data.path=", "site=franka", "person=nobody", "eval_episodes=0", "checkpoint_every_s=1",
@@ -74,7 +75,7 @@ class Learning(Stack):
         if not self.speaks:
             return
         axes = [0.0] * 8
-        if self.pushes:
+        if self.pushes and time.monotonic() // SWING_S % REST_EVERY:  # who was refused has to let go first
             axes[UP] = 1.0 if time.monotonic() // SWING_S % 2 else -1.0
         self._joy.publish(Joy(axes=axes, buttons=[0] * 11))
         self.spoke_s = time.monotonic()
@@ -134,7 +135,7 @@ def learner(stack: Learning) -> float | None:
     stack.move("env")
     os.kill(stack.child("learner"), signal.SIGKILL)
     fault_s, episodes = time.monotonic(), len(stack.phases)
-    stack.stay(CALM_S)
+    stack.stay(WATCHED_S)
     states = [s for at, s in stack.heard.states if at > fault_s]
     if len(stack.phases) == episodes and set(states) - {"active"}:
         raise TrialError(f"the guard stopped the arm, though the learner alone was killed: {states}")
@@ -162,7 +163,7 @@ def silent(stack: Learning) -> float | None:
     stack.move("teleop")
     stack.speaks = False
     found = stack.until_it_brakes(stack.spoke_s)
-    stack.stay(CALM_S)
+    stack.stay(WATCHED_S)
     return found
 
 

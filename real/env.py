@@ -98,6 +98,7 @@ class RobotEnv:
         self.pipeline, self.resets = Pipeline(spec, site.robot), resets or Scripted()
         self.link = Link(node, site, self.pipeline, source, self.resets.pipelines)
         self._phase = node.create_publisher(String, f"{source}/phase", LATCHED)
+        self._said = ""
         self.pressed: set[str] = set()
         """By the person, of TOLD, since the last episode ended."""
         self.step_dt, self.physics_dt = self.pipeline.dt, 1.0 / site.profile.command_rate_hz
@@ -121,6 +122,7 @@ class RobotEnv:
         self.say(RESETTING)
         self._wait(lambda: self.link.lack() is None, 5.0, lambda: (self.link.lack() or Lack("", "it came late")).text)
         self.resets(self)
+        self.say(RESETTING)
         self.go(goal, timeout_s)
         self._hear_person()
         told, self.pressed, self.told.gripper = tuple(sorted(self.pressed)), set(), 0.0
@@ -177,8 +179,10 @@ class RobotEnv:
     # --- what resets are made of ----------------------------------------------------------------------------
 
     def say(self, phase: str) -> None:
-        """To whoever is beside the robot."""
-        self._phase.publish(String(data=phase))
+        """To whoever is beside the robot, where that is new."""
+        if phase != self._said:
+            self._phase.publish(String(data=phase))
+        self._said = phase
 
     def take(self) -> None:
         """Authority, for what is no step of an episode."""

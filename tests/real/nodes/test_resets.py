@@ -85,7 +85,7 @@ def test_a_person_resets_the_scene_while_the_arm_stands_without_authority(stack)
     bench.act["waiting"] = wait
     _, extras = bench.begin()
     bench.press(None)
-    assert bench.phases[-2:] == ["waiting", "running"]
+    assert "waiting" in bench.phases and bench.phases[-1] == "running"  # the newest is heard, not each
     assert seen[-1][1] < 0.03 and "reset" in extras["told"] and bench.env.link.owner == "env"
 
 
