@@ -1,0 +1,43 @@
+"""What people say beside moving the arm, each on a topic of their own."""
+
+import pytest
+
+pytest.importorskip("real.ros", reason="neither rclpy nor cyclonedds and rosbags (extra ros)")
+from real.env import Bool, Joy, Told
+
+
+class Topics:
+    """In place of a node: who is called with a topic's messages."""
+
+    def __init__(self):
+        self.calls = {}
+
+    def create_subscription(self, kind, topic, call, qos):
+        self.calls[topic] = call
+
+    def say(self, topic, *buttons, gripper=0.0):
+        self.calls[topic](Joy(axes=[0.0] * 6 + [gripper], buttons=[0, *buttons]))
+
+
+def test_a_button_that_is_held_on_the_page_counts_once_beside_a_joystick_that_says_nothing():
+    topics = Topics()
+    told = Told(topics, ("teleop", "page"))
+    for _ in range(3):
+        topics.say("page/action", 1, 0, 0)
+        topics.say("teleop/action", 0, 0, 0)
+    assert told.read() == {"success"}
+    topics.say("page/action", 1, 0, 0)  # still held
+    topics.say("teleop/action", 0, 1, 0)
+    assert told.read() == {"failure"}
+    topics.say("page/action", 0, 0, 0)
+    topics.say("page/action", 1, 0, 0, gripper=-1.0)
+    assert told.read() == {"success"} and told.gripper == -1.0
+
+
+def test_a_pause_lasts_until_it_is_resumed():
+    topics = Topics()
+    told = Told(topics, ("page",))
+    assert not told.paused
+    for value in (True, False):
+        topics.calls["page/paused"](Bool(data=value))
+        assert told.paused is value
