@@ -23,7 +23,6 @@ def _load() -> Any:
     return module
 
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
 results = _load()
 rows = importlib.import_module("benchmarks.result_rows")
 ARM = results.Row("franka_reach_ppo", seeds=2)

@@ -45,7 +45,7 @@ def test_what_it_sets_are_parameters_of_the_node() -> None:
     words = dict(w.split(":=", 1) for w in process.command if re.match(r"[\w.]+:=", w) and "__" not in w)
     assert words["devices"] in ("[joy, keyboard]", '["joy", "keyboard"]') and words["speed_mps"] == "0.2"
     assert words["keyboard.path"] == '"/dev/input/event3"'
-    node = (ROOT / "real/nodes/teleop.py").read_text()
+    node = "".join((ROOT / f"real/nodes/{name}.py").read_text() for name in ("teleop", "person"))
     for name in words:
         device, _, field = name.rpartition(".")
         where = (ROOT / f"real/teleop/{device}.py").read_text() if device else node
