@@ -6,33 +6,18 @@ from pathlib import Path
 
 import pytest
 import yaml
+from workspace_samples import NOTHING, ROOT, install
 
 from robolearn.cli import _launch_file, _launch_places, _launch_text, launch
 from robolearn.cli._launch_plan import Plan, Process
 from robolearn.errors import ConfigError
 from robolearn.paths import share_dir
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A sourced ROS 2 workspace that holds the package `armory` with the program `aim`, and robolearn with ours."""
-    prefix = tmp_path / "install"
-    markers = prefix / "share/ament_index/resource_index/packages"
-    markers.mkdir(parents=True)
-    for package, programs in (
-        ("armory", ["aim"]),
-        ("robolearn", ["guard_node", "policy_node", "twin_node", "robolearn"]),
-    ):
-        (markers / package).touch()
-        (prefix / "lib" / package).mkdir(parents=True)
-        for program in programs:
-            path = prefix / "lib" / package / program
-            path.write_text("#!/bin/sh\n")
-            path.chmod(0o755)
-    (prefix / "share/armory").mkdir()
-    (prefix / "share/robolearn").symlink_to(ROOT)
+    prefix = install(install(tmp_path / "install"), "armory", {"aim": NOTHING})
     monkeypatch.setenv("AMENT_PREFIX_PATH", f"/nowhere:{prefix}")
     return prefix
 

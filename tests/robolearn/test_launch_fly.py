@@ -5,35 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from workspace_samples import install
 
 from robolearn.cli import launch
 from robolearn.cli._launch_plan import Plan, Process
-
-ROOT = Path(__file__).resolve().parents[2]
-PROGRAMS = (
-    "flight_guard_node",
-    "flight_twin_node",
-    "policy_node",
-    "guard_node",
-    "camera_node",
-    "tags_node",
-    "twin_node",
-)
 
 
 @pytest.fixture(autouse=True)
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sourced ROS 2 workspace that holds robolearn."""
-    prefix = tmp_path / "install"
-    (prefix / "share/ament_index/resource_index/packages").mkdir(parents=True)
-    (prefix / "share/ament_index/resource_index/packages/robolearn").touch()
-    (prefix / "lib/robolearn").mkdir(parents=True)
-    for name in PROGRAMS:
-        program = prefix / "lib/robolearn" / name
-        program.write_text("#!/bin/sh\n")
-        program.chmod(0o755)
-    (prefix / "share/robolearn").symlink_to(ROOT)
-    monkeypatch.setenv("AMENT_PREFIX_PATH", str(prefix))
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(install(tmp_path / "install")))
 
 
 def ours(name: str, **variables: str) -> list[Process]:

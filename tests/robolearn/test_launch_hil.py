@@ -5,28 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from workspace_samples import ROOT, install
 
 from robolearn import config
 from robolearn.cli import _world, hil, launch
 from robolearn.cli._launch_plan import Plan, Process
 
-ROOT = Path(__file__).resolve().parents[2]
 _world.discover()
 
 
 @pytest.fixture(autouse=True)
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sourced ROS 2 workspace that holds robolearn."""
-    prefix = tmp_path / "install"
-    (prefix / "share/ament_index/resource_index/packages").mkdir(parents=True)
-    (prefix / "share/ament_index/resource_index/packages/robolearn").touch()
-    (prefix / "lib/robolearn").mkdir(parents=True)
-    for name in ("twin_node", "guard_node", "teleop_node", "camera_node", "tags_node", "page_node", "robolearn"):
-        program = prefix / "lib/robolearn" / name
-        program.write_text("#!/bin/sh\n")
-        program.chmod(0o755)
-    (prefix / "share/robolearn").symlink_to(ROOT)
-    monkeypatch.setenv("AMENT_PREFIX_PATH", str(prefix))
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(install(tmp_path / "install")))
 
 
 def started(**variables: str) -> dict[str, Process]:

@@ -6,26 +6,17 @@ import re
 from pathlib import Path
 
 import pytest
+from workspace_samples import ROOT, install
 
 from robolearn.cli import launch
 from robolearn.cli._launch_plan import Plan, Process
 from robolearn.errors import ConfigError
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 @pytest.fixture(autouse=True)
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sourced ROS 2 workspace that holds robolearn."""
-    prefix = tmp_path / "install"
-    (prefix / "share/ament_index/resource_index/packages").mkdir(parents=True)
-    (prefix / "share/ament_index/resource_index/packages/robolearn").touch()
-    program = prefix / "lib/robolearn/record_node"
-    program.parent.mkdir(parents=True)
-    program.write_text("#!/bin/sh\n")
-    program.chmod(0o755)
-    (prefix / "share/robolearn").symlink_to(ROOT)
-    monkeypatch.setenv("AMENT_PREFIX_PATH", str(prefix))
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(install(tmp_path / "install")))
 
 
 def started(**variables: str) -> Process:

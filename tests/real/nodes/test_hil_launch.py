@@ -7,16 +7,15 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from workspace_samples import NOTHING, ROOT, install
 
 pytest.importorskip("real.ros", reason="neither rclpy nor cyclonedds and rosbags (extra ros)")
 pytest.importorskip("mujoco", reason="MuJoCo is not installed (extra mujoco)")
 pytest.importorskip("grpc", reason="grpc is not installed (extra distributed)")
 from robolearn.loops import checkpoint
 
-ROOT = Path(__file__).resolve().parents[3]
 NODES = ("twin", "guard", "teleop")
 WAIT_S = 240.0
 
@@ -24,15 +23,9 @@ WAIT_S = 240.0
 @pytest.fixture
 def workspace(tmp_path, monkeypatch):
     """As after an installation, with this Python."""
-    prefix, bin_ = tmp_path / "install", tmp_path / "install/lib/robolearn"
-    (prefix / "share/ament_index/resource_index/packages").mkdir(parents=True)
-    (prefix / "share/ament_index/resource_index/packages/robolearn").touch()
-    (prefix / "share/robolearn").symlink_to(ROOT)
-    bin_.mkdir(parents=True)
-    programs = {f"{n}_node": f"real.nodes.{n}" for n in NODES} | {"robolearn": "robolearn.cli.main"}
-    for name, module in programs.items():
-        (bin_ / name).write_text(f'#!/bin/sh\nexec {sys.executable} -m {module} "$@"\n')
-        (bin_ / name).chmod(0o755)
+    modules = {f"{n}_node": f"real.nodes.{n}" for n in NODES} | {"robolearn": "robolearn.cli.main"}
+    programs = {name: f'{NOTHING}exec {sys.executable} -m {module} "$@"\n' for name, module in modules.items()}
+    prefix = install(tmp_path / "install", programs=programs)
     for name, value in {"AMENT_PREFIX_PATH": prefix, "PYTHONPATH": ROOT, "OMP_NUM_THREADS": 1}.items():
         monkeypatch.setenv(name, str(value))
     site = tmp_path / "busy.yaml"  # for a machine that does other things, too
