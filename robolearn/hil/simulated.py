@@ -156,17 +156,22 @@ class WatchfulCfg(PersonCfg):
     """Root mean square, over the numbers of an action, of how much else the person would do."""
     watch_s: float = 0.3
     """Over which they average it."""
+    patience_s: float = math.inf
+    """That an episode may take before they bring it to its end, as `late` does."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("margin", "watch_s"):
             if not 0.0 < getattr(self, name) < math.inf:
                 raise ValueError(f"person.{name} must be finite and above 0, got {getattr(self, name)}")
+        if not self.patience_s >= 0.0:
+            raise ValueError(f"person.patience_s must be at least 0, got {self.patience_s}")
 
 
 @register("person", "watchful", WatchfulCfg)
 class Watchful(SimulatedPerson):
-    """Takes over where the policy goes another way than they would, until it would go half as far from theirs."""
+    """Takes over where the policy goes another way than they would, until it would go half as far from theirs; or when
+    it has had its time."""
 
     watches = True
     cfg: WatchfulCfg
@@ -175,7 +180,8 @@ class Watchful(SimulatedPerson):
         cfg = self.cfg
         away = ((said - proposed) ** 2).mean(1).sqrt()
         self.lost = self.lost + (away - self.lost) * min(1.0, self.dt / cfg.watch_s)
-        return self.lost > torch.where(self.acting, cfg.margin / 2, cfg.margin)
+        astray = self.lost > torch.where(self.acting, cfg.margin / 2, cfg.margin)
+        return astray | (self.time_s >= cfg.patience_s)
 
 
 @dataclass

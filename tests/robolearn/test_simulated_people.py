@@ -116,6 +116,12 @@ def test_who_watches_takes_over_where_the_policy_goes_astray_until_it_does_not()
     assert drawn(torch.stack(acting)) == ".hhhhh.."
 
 
+def test_who_watches_brings_an_episode_to_its_end_when_it_has_had_its_time() -> None:
+    who = person(WatchfulCfg(**EXACT | {"patience_s": 0.3}))  # type: ignore[arg-type]
+    who.hand.act = lambda: torch.ones(1, 2)  # type: ignore[method-assign]
+    assert drawn(torch.stack([who.act({}, torch.ones(1, 2))[0] for _ in range(6)])) == "...hhh"
+
+
 def test_who_watches_sees_the_scene_afresh_until_they_act() -> None:
     who = person(WatchfulCfg(**EXACT | {"margin": 0.5, "watch_s": 0.1}))  # type: ignore[arg-type]
     found = [who.act({}, torch.ones(1, 2))[1][0, 0].item() for _ in range(2)]
@@ -165,6 +171,7 @@ def test_a_person_who_was_put_back_goes_on_the_same() -> None:
         (ComparingCfg, {"margin": -0.1}, "margin must be finite and at least 0"),
         (WatchfulCfg, {"margin": 0.0}, "margin must be finite and above 0"),
         (WatchfulCfg, {"watch_s": math.inf}, "watch_s must be finite and above 0"),
+        (WatchfulCfg, {"patience_s": math.nan}, "patience_s must be at least 0"),
         (LateCfg, {"tired_after_s": 0.0}, "tired_after_s must be above 0"),
     ],
 )

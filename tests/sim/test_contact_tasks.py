@@ -1,12 +1,14 @@
 """Peg, stack and press: what counts as success, by hand-placed objects, and what is drawn at a reset."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from robolearn import config
-from robolearn.rotations import from_rpy
+from robolearn.observation import ObservationTerms
+from robolearn.rotations import from_rpy, pose_inverse, pose_mul
 from robolearn.state import SceneState
 from sim.backends.mjcf import compile_scene
 from sim.backends.mjlooks import MjLooks
@@ -214,6 +216,26 @@ def test_cameras_take_the_place_of_poses():
     assert shown == ["front", "wrist"]
     assert not [t for t in spec.terms("policy") if t.function.startswith("object_")]
     assert next(t.field.name for t in spec.terms("privileged")) == "peg_position_ee"
+
+
+def seen(spec, robot, scene):
+    """What each term of the policy says."""
+    terms = spec.terms("policy")
+    whole = ObservationTerms(spec, "cpu").frames(robot, scene, torch.zeros(1, 6))["policy"][0]
+    return dict(zip([t.field.name for t in terms], whole.split([t.field.size for t in terms]), strict=True))
+
+
+def test_without_own_commands_the_hole_is_seen_from_the_set_points_and_the_peg_from_the_hand(peg):
+    """The set-points would have the hand turned, by a joint, from where it is."""
+    spec = config.build(config.entry("task", "franka_peg_insert").config(own_commands=False)).observation_spec()
+    robot, scene = peg.states()
+    robot = replace(robot, joint_target=robot.joint_pos + 0.1 * (torch.arange(9) == 0))
+    whole, without = seen(peg.observation_spec, robot, scene), seen(spec, robot, scene)
+    assert whole.keys() - without.keys() == {"joint_target_error"}
+    differ = {name for name, said in without.items() if not torch.allclose(said, whole[name], atol=1e-5)}
+    assert differ == {"hole_position_ee", "hole_rotation_ee"}
+    expected = pose_mul(pose_inverse(robot.ee_asked), scene.objects["hole"].pose)[0, :3]
+    torch.testing.assert_close(without["hole_position_ee"], expected)
 
 
 @pytest.mark.parametrize("task", ["franka_peg_insert", "franka_stack", "franka_two_part"])

@@ -33,6 +33,11 @@ class FrankaCfg(TaskCfg):
     relative: bool = False
     """Observe and act as the hand sees it: its pose relative to where the episode began, its twist, the objects and the
     action along its axes; nothing tells which way the base faces. For tasks with objects and action=ee_delta."""
+    own_commands: bool = True
+    """Observe how far the joints are behind their set-points, and the last action where the task has it. Who learns
+    from demonstrations had better not: they foretell the next action better than the scene does, and are copied.
+    Without them things are seen from where the set-points would have the hand: from there a person's action follows,
+    which behind a hand that lags it does not. For tasks with objects."""
     start_spread_rad: float = 0.1
     """With relative, of each joint where episodes begin: it takes the place of randomize.initial_joint_pos."""
 

@@ -70,11 +70,6 @@ class FrankaLiftCfg(FrankaCfg):
     """Or sparse: success alone."""
     cameras: tuple[str, ...] = ()
     """front, wrist: pictures of them instead of the cube's pose; the commanded height instead of what is missing."""
-    own_commands: bool = True
-    """Observe the last action and how far joints are behind their set-points. Who learns from demonstrations had better
-    not: they foretell the next action better than the scene does, and are copied. Without them the cube is seen from
-    where the set-points would have the hand: from there a person's action follows, which behind a hand that lags it
-    does not."""
     success_ends: bool = False
     """An episode ends with its success, which is then worth the same at once (see `success_worth`)."""
     weights: dict[str, float] = field(

@@ -33,7 +33,7 @@ from sim.tasks.manipulation.franka import (
 from sim.tasks.manipulation.seen import Seen, cameras, film, forget_noise_of_unseen, policy_terms
 
 PEG, HOLE = "peg", "hole"
-SEEN = (Seen(PEG, rotation=True), Seen(HOLE, rotation=True), Seen(PEG, frame=HOLE, rotation=True))
+SEEN = (Seen(PEG, rotation=True, held=True), Seen(HOLE, rotation=True), Seen(PEG, frame=HOLE, rotation=True))
 BLOCK_M, FLOOR_M = 0.1, 0.01
 """Edge of the block that has the hole, and what is left of it below the hole."""
 
@@ -137,7 +137,7 @@ class FrankaPegInsert(Task):
         )
 
     def observation_spec(self) -> ObservationSpec:
-        return policy_terms(self.robot, SEEN, self.cfg.cameras, relative=self.cfg.relative)
+        return policy_terms(self.cfg, self.robot, SEEN, self.cfg.cameras)
 
     def action_spec(self) -> ActionSpec:
         return arm_action(self.cfg, self.robot)

@@ -56,9 +56,10 @@ class FrankaReachCfg(FrankaCfg):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.relative:
+        if self.relative or not self.own_commands:
             raise ValueError(
-                "task.relative is for tasks with objects; the goal of franka_reach is told in the base frame"
+                "task.relative and task.own_commands=false are for tasks with objects; "
+                "the goal of franka_reach is told in the base frame"
             )
         for name in ("position_scale_m", "rotation_scale_rad"):
             demand_positive(self, name)

@@ -120,7 +120,7 @@ class FrankaTwoPart(Task):
         )
 
     def observation_spec(self) -> ObservationSpec:
-        return policy_terms(self.robot, SEEN, self.cfg.cameras, relative=self.cfg.relative)
+        return policy_terms(self.cfg, self.robot, SEEN, self.cfg.cameras)
 
     def action_spec(self) -> ActionSpec:
         return arm_action(self.cfg, self.robot, gripper=True)

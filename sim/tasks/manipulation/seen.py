@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from robolearn.errors import ConfigError, unknown
 from robolearn.observation import START
 from robolearn.spec import Field, ObservationSpec, RobotSpec, TermSpec
 from sim.scene import CameraCfg
 from sim.task import TaskCfg
+from sim.tasks.manipulation.franka import FrankaCfg
 
 CAMERAS = {
     "front": CameraCfg((1.05, 0.0, 0.45), (0.45, 0.0, 0.08), fov_deg=42.0),
@@ -26,11 +28,15 @@ class Seen:
     name: str
     frame: str = ""
     rotation: bool = False
+    held: bool = False
+    """In the hand all the time: seen from where that is, though other things be seen from its set-points."""
 
-    def terms(self) -> list[TermSpec]:
+    def terms(self, asked: bool = False) -> list[TermSpec]:
+        """`asked`: from where the set-points would have the end effector."""
         into = f"in_{self.frame}" if self.frame else "ee"
         kind = "in" if self.frame else "ee"
-        params = {"name": self.name} | ({"frame": self.frame} if self.frame else {})
+        params: dict[str, Any] = {"name": self.name} | ({"frame": self.frame} if self.frame else {})
+        params |= {"asked": True} if asked and not (self.frame or self.held) else {}
         position = Field(f"{self.name}_position_{into}", (3,), "m", self.frame or "ee")
         found = [TermSpec(position, f"object_position_{kind}", params)]
         if self.rotation:
@@ -50,22 +56,20 @@ def own_terms(robot: RobotSpec) -> tuple[TermSpec, ...]:
     )
 
 
-def policy_terms(robot: RobotSpec, objects: Sequence[Seen], shown: Sequence[str], more: Sequence[TermSpec] = (),
-                 relative: bool = False) -> ObservationSpec:  # fmt: skip
-    """The group `policy`: joints, set-points, end effector and `more`; then the poses of objects, or with cameras
-    `shown` their pictures, and the poses as a group `privileged` for critics."""
+def policy_terms(cfg: FrankaCfg, robot: RobotSpec, objects: Sequence[Seen], shown: Sequence[str]) -> ObservationSpec:
+    """The group `policy`: joints, set-points and end effector; then the poses of objects, or with cameras `shown`
+    their pictures, and the poses as a group `privileged` for critics."""
     joints, rest = list(range(robot.dof)), list(robot.default_joint_pos)
-    behind = TermSpec(
-        Field("joint_target_error", (robot.dof,), "rad, m", "joint"), "joint_target_error", {"joints": joints}
-    )
+    error = Field("joint_target_error", (robot.dof,), "rad, m", "joint")
+    behind = (TermSpec(error, "joint_target_error", {"joints": joints}),) if cfg.own_commands else ()
     own: tuple[TermSpec, ...] = (
         TermSpec(Field("joint_pos", (robot.dof,), "rad, m", "joint"), "joint_pos", {"joints": joints, "offset": rest}),
-        behind,
+        *behind,
         TermSpec(Field("ee_position", (3,), "m", "base"), "ee_position"),
         TermSpec(Field("ee_rotation", (6,), "", "base"), "ee_rotation_6d"),
     )
-    own = (*((*own_terms(robot), behind) if relative else own), *more)
-    poses = tuple(term for seen in objects for term in seen.terms())
+    own = (*own_terms(robot), *behind) if cfg.relative else own
+    poses = tuple(term for seen in objects for term in seen.terms(asked=not cfg.own_commands))
     if not shown:
         return ObservationSpec({"policy": own + poses})
     return ObservationSpec({"policy": own + pictures(shown), "privileged": poses})
