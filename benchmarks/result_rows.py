@@ -33,6 +33,18 @@ DATA = {
         "episodes=20",
         "seed=0",
     ),
+    "peg_hil": (
+        "task=franka_peg_insert",
+        "task.own_commands=false",
+        "task.decimation=48",
+        "task.ee_step_m=0.04",
+        "task.ee_step_rad=0.12",
+        "policy=expert",
+        "strategy=straight",
+        "noise=0.3",
+        "episodes=20",
+        "seed=0",
+    ),
 }
 """Sets of episodes, and what `robolearn collect` is told to record them."""
 SAMPLERS: Cases = {"own": (), "ddim 16": ("sampler=ddim", "steps=16"), "ddpm 100": ("sampler=ddpm",)}
@@ -60,6 +72,8 @@ class Row:
     """The row whose policy is corrected, of the same seed."""
     teacher: str = ""
     """The row from whose policy's successes, of the same seed, is learned."""
+    critic: str = ""
+    """The row by whose critic, of seed 0, a simulated person compares actions."""
     kind: str = ""
     """Of its table, if that is not told by the rest."""
 
@@ -91,14 +105,16 @@ def corrected(experiment: str, base: str = "", data: str = "", teacher: str = ""
                kind="residual")  # fmt: skip
 
 
-def helped(experiment: str, data: str, name: str = "", training: tuple[str, ...] = ()) -> Row:
-    return Row(experiment, training, name, seeds=3, episodes=100, second_episodes=50, threshold=0.95, data=data,
-               kind="people")  # fmt: skip
+def helped(experiment: str, name: str = "", training: tuple[str, ...] = (), critic: str = "") -> Row:
+    return Row(experiment, training, name, seeds=3, episodes=100, second_episodes=50, threshold=0.95, data=experiment,
+               critic=critic, kind="people")  # fmt: skip
 
 
 RPM = "crazyflie_hover_rpm"
 ALONE = "person.margin=1000"
 """Nobody ever takes over."""
+CLUMSY = ("person=margin", "person.noise=3")
+"""Who knows when to help, but not how: alone they succeed in 15 of 40 episodes."""
 ROWS = (
     Row("franka_reach_ppo"),
     Row("franka_reach_ee_ppo"),
@@ -122,9 +138,12 @@ ROWS = (
     corrected("two_part_residual_td3", "two_part_streaming", "two_part", seeds=1),
     corrected("reach_sac"),
     corrected("lift_rlpd", data="lift"),
-    helped("lift_hil", "lift_hil"),
-    helped("lift_hil", "lift_hil", "lift_hil hil_serl", ("algo.labels=hil_serl",)),
-    helped("lift_hil", "lift_hil", "lift_hil hg_dagger", ("algo.labels=hg_dagger",)),
-    helped("lift_hil", "lift_hil", "lift_hil RLPD alone", ("algo.labels=hil_serl", ALONE)),
-    helped("lift_hil", "lift_hil", "lift_hil BC", ("algo.labels=hg_dagger", ALONE)),
+    helped("lift_hil"),
+    helped("lift_hil", "lift_hil hil_serl", ("algo.labels=hil_serl",)),
+    helped("lift_hil", "lift_hil hg_dagger", ("algo.labels=hg_dagger",)),
+    helped("lift_hil", "lift_hil RLPD alone", ("algo.labels=hil_serl", ALONE)),
+    helped("lift_hil", "lift_hil BC", ("algo.labels=hg_dagger", ALONE)),
+    helped("lift_hil", "lift_hil rlif, clumsy", ("algo.labels=rlif", *CLUMSY), critic="lift_hil"),
+    helped("lift_hil", "lift_hil hg_dagger, clumsy", ("algo.labels=hg_dagger", *CLUMSY), critic="lift_hil"),
+    helped("peg_hil"),
 )

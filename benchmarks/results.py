@@ -77,6 +77,7 @@ def sources(row: Row, seed: int) -> list[str]:
     """What a row is trained with, made unless it is there."""
     words = [f"data.path={collect(row.data)}"] if row.data else []
     words += [f"data.path={successes(row.teacher, seed)}"] if row.teacher else []
+    words += [f"person.critic={trained(named(row.critic), 0)}"] if row.critic else []
     return words + ([f"residual.base={trained(named(row.base), seed)}"] if row.base else [])
 
 
