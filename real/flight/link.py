@@ -90,6 +90,7 @@ class FlightLink:
         kind, size_m = parameter(node, "trajectory", KINDS[0]), parameter(node, "size_m", 1.0)
         period_s = parameter(node, "period_s", 5.5)
         self.goals = Goals(pipeline, kind, size_m, period_s, site)
+        self.parts, self.proposal_s = 1, pipeline.dt
         self.needed: tuple[list[str], list[str]] = ([], [])
         self.guard_state, self.owner, self.patience_s = "", "", SILENCE_S
         self.reference: Tensor | None = None
@@ -172,8 +173,8 @@ class FlightLink:
 
     # --- what it says ---------------------------------------------------------------------------------------
 
-    def propose(self, command: Command) -> None:
-        """One period's set-point, from the newest state."""
+    def propose(self, command: Command, part: int = 0) -> None:
+        """One period's set-point, from the newest state; it has no parts."""
         assert self.reader.latest is not None
         header = Header(stamp=stamp_of(self.reader.latest.stamp_s))
         point = JointTrajectoryPoint(

@@ -12,6 +12,7 @@ A policy that plans chunks of actions plans the next one in a thread, while the 
 becomes of one that is late); with the parameter `blend` a chunk fades into the next one over so many periods. So does a
 residual policy with its base's; its corrections are of the control loop.
 
+A policy whose period is longer than the guard waits, as at 10 Hz, proposes its way in parts, several in a period.
 It proposes from fresh states only, and stops for good when the guard takes its authority: the next start is yours.
 While another source has it, it waits: handed back, it begins a new episode where the robot stands; released, it stops.
 """
@@ -37,6 +38,7 @@ from real.planner import PlanError, Planner, worker
 from real.site import FlightSite, Site, parameter, read_any_site
 from real.spread import Spread
 from robolearn import runs
+from robolearn.actions import Command
 from robolearn.errors import ConfigError
 from robolearn.policies.chunked import ChunkedPolicy
 from robolearn.policies.residual import ResidualPolicy
@@ -68,12 +70,14 @@ class PolicyNode(ros.Node):
         self.ages, self.thinking, self.periods = Spread(), Spread(), Spread()
         self.counts = {"proposals": 0, "clipped by the guard": 0}
         self._proposed = False  # in this episode
+        self._part = -1  # of the period
+        self._command: Command | None = None  # what is proposed in the rest of it
         self._warned = False  # of the times of planning
         self._began_s = self._last_tick = 0.0
         self._diagnostics = Report(self, self.site.profile.robot)
         for name, call in (("start", self.start), ("stop", self.stop), ("reset", self.reset)):
             self.create_service(Trigger, f"policy/{name}", partial(_answer, call))
-        self.create_timer(self.dt, self._tick)
+        self.create_timer(self.link.proposal_s, self._tick)
         self.create_timer(REPORT_S, self._report)
         goals, objects = self.link.needed
         self.get_logger().info(
@@ -143,7 +147,7 @@ class PolicyNode(ros.Node):
     def reset(self) -> tuple[bool, str]:
         """A new episode from where the guard's target stands; the robot, if that is somewhere else."""
         self.pipeline.reset(self.link.standing())
-        self._proposed = False
+        self._proposed, self._part, self._command = False, -1, None
         if self.planner:
             self.planner.reset()
         else:
@@ -171,13 +175,20 @@ class PolicyNode(ros.Node):
     # --- a period -------------------------------------------------------------------------------------------
 
     def _tick(self) -> None:
+        """Once a proposal: of a slow policy, several in a period."""
         began = time.monotonic()
         self._check()
         if not self.running or self.waiting:
-            self._last_tick = 0.0
+            self._last_tick, self._part = 0.0, -1
             if not self.running and self._start_when_ready and began - self._refused_s > AGAIN_S:
                 self.start()
             return
+        self._part = (self._part + 1) % self.link.parts
+        if self._part:
+            if self._command is not None and not self.link.lack():
+                self.link.propose(self._command, self._part)
+            return
+        self._command = None
         if self._last_tick:
             self.periods.add(began - self._last_tick)
         self._last_tick = began
@@ -204,7 +215,8 @@ class PolicyNode(ros.Node):
                 pipeline.stand(link.standing())
             pipeline.pause()
             return
-        link.propose(pipeline.command(action))
+        self._command = command = pipeline.command(action)
+        link.propose(command, self._part)
         self.counts["proposals"] += 1
         self._proposed = True
 

@@ -125,20 +125,29 @@ class Stack:
 
 @pytest.fixture(scope="session")
 def reacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle whose policy keeps moving: the wire is what is tested here."""
+    return keeps_moving(tmp_path_factory.mktemp("bundle") / "reach.zip")
+
+
+@pytest.fixture(scope="session")
+def slow_reacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return keeps_moving(tmp_path_factory.mktemp("bundle") / "slow.zip", decimation=24)
+
+
+def keeps_moving(path: Path, **task: Any) -> Path:
+    """A bundle whose policy does: the wire is what is tested here. 20 Hz unless the task is told otherwise."""
     from robolearn import bundle, config
     from robolearn.cli import _world
     from robolearn.policies.gaussian import GaussianPolicy
     from sim.env import SimEnv
 
     _world.discover()
-    env = SimEnv(config.entry("task", "franka_reach").config(), config.entry("backend", "mujoco").config(), 1)
+    env = SimEnv(config.entry("task", "franka_reach").config(**task), config.entry("backend", "mujoco").config(), 1)
     torch.manual_seed(0)
     net = {"hidden": [16], "activation": "elu", "initial_std": 0.5, "min_std": 0.1}
     policy = GaussianPolicy(env.policy_spec(), net)
     torch.nn.init.constant_(policy.mean[-1].bias, 0.2)
     env.close()
-    return bundle.save(tmp_path_factory.mktemp("bundle") / "reach.zip", bundle.Bundle(policy, env.robot))
+    return bundle.save(path, bundle.Bundle(policy, env.robot))
 
 
 @pytest.fixture

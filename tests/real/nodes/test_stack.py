@@ -3,6 +3,7 @@
 import re
 import signal
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +12,7 @@ pytest.importorskip("mujoco", reason="MuJoCo is not installed (extra mujoco)")
 from real import ros
 from real.connection import NEWEST, JointTrajectory, Numbers
 from real.connection import JointTrajectoryPoint as Point
+from real.ros.qos import QoSProfile
 from robolearn.robots.franka import FRANKA
 
 
@@ -25,6 +27,28 @@ def test_a_policy_moves_the_arm_when_it_is_started_and_stops_when_it_is_told(sta
     stack.wait(lambda: stack.call("policy/start").success and stack.state() == "active")  # still, or again
     assert stack.call("policy/stop").success
     stack.wait(lambda: stack.state() == "idle" and stack.still())
+
+
+def test_a_slow_policy_proposes_its_way_in_parts_for_the_guard_holds_an_arm_that_it_hears_nothing_of(
+    stack, slow_reacher
+):
+    """At 10 Hz three proposals in 100 ms, a third of the way each; the guard waits for 80 ms."""
+    stack.run, said = slow_reacher, []
+    stack.node.create_subscription(JointTrajectory, "guard/proposals/policy", said.append, QoSProfile(depth=1000))
+    stack.fly()
+
+    def goes_on() -> bool:  # a busy machine may be late
+        if stack.state() != "active":
+            stack.call("policy/start")
+        said.clear()
+        before = len(stack.heard["guard/state"])
+        stack.rest(1.0)
+        return stack.state() == "active" and len(said) > 20 and len(stack.heard["guard/state"]) == before
+
+    stack.wait(goes_on)
+    assert {m.points[0].time_from_start.nanosec for m in said} == {33_333_333}
+    ahead = abs(np.diff([m.points[0].positions for m in said], axis=0)).max(1)
+    assert np.median(ahead) > 0.2 * ahead.max() > 0.0  # not a leap a period, with nothing between
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
