@@ -110,6 +110,23 @@ def test_another_button_than_the_left_one_takes_nothing_over(shown):
     assert shown.holder() == ""
 
 
+def test_a_hidden_page_loses_the_robot_and_does_not_have_it_back_when_it_is_shown_again(shown):
+    x, y, metre = shown.handle()
+    shown.browser.mouse("mousePressed", x, y)
+    shown.browser.mouse("mouseMoved", x + 0.1 * metre, y)
+    shown.until(lambda: shown.holder() and shown.wish().target_m)
+    hidden = "Object.defineProperty(document, 'hidden', {configurable: true, get: () => %s});"
+    shown.browser.value(hidden % "true" + "document.dispatchEvent(new Event('visibilitychange'))")
+    shown.pages.lost_s = 1.0
+    shown.until(lambda: shown.holder() == "")
+    shown.pages.lost_s = 30.0
+    shown.browser.value(hidden % "false")
+    (page,) = shown.pages._pages
+    beat_s = page.beat_s
+    shown.until(lambda: page.beat_s > beat_s)
+    assert shown.holder() == "" and page.beat.target_m is None and "lost" in page.told
+
+
 def test_the_stop_key_works_whatever_else_is_held_and_wherever_one_types(shown):
     for code in ("Escape", "KeyN"):
         shown.browser("Input.dispatchKeyEvent", type="rawKeyDown", code=code, key=code, modifiers=2)  # Ctrl
