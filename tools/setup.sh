@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Make the environment that the Makefile needs. Safe to interrupt and to repeat.
-#   tools/setup.sh install EXTRAS [OPTIONAL]   .venv with this package (editable) and these extras, and system
-#                                              libraries; an optional extra that does not install is left out
+#   tools/setup.sh install EXTRAS [OPTIONAL [BROWSER]]   .venv with this package (editable) and these extras, and
+#                                              system libraries; an optional extra that does not install is left out,
+#                                              and so is the Debian package of a browser where there is none yet
 #   tools/setup.sh torch PYTHON                torch alone, into the environment of that interpreter
 # PYTHON (interpreter), TORCH (version), TORCH_INDEX (its package index) override the choices.
 set -euo pipefail
@@ -129,6 +130,12 @@ install_libraries() {
   say "no video without these (the rest works): sudo apt install$missing"
 }
 
+install_browser() { # for the tests of the operator's page; whoever uses the page has a browser of their own
+  { command -v chromium || command -v google-chrome; } >/dev/null && return
+  if as_root && apt_install "$1"; then return; fi
+  say "the tests that need a browser will be skipped (the rest works): sudo apt install $1"
+}
+
 # --- main -------------------------------------------------------------------------------------------------
 case ${1:-} in
   install)
@@ -137,6 +144,7 @@ case ${1:-} in
     make_venv
     python=$VENV/bin/python
     install_libraries
+    if [ -n "${4:-}" ]; then install_browser "$4"; fi
     forget_partial_installs
     install_torch
     say "robolearn[$2] and what it needs (a few minutes the first time; log: .setup.log)"
@@ -145,5 +153,5 @@ case ${1:-} in
     say "done"
     ;;
   torch) python=$2 && install_torch ;;
-  *) die "usage: tools/setup.sh install EXTRAS [OPTIONAL] | torch PYTHON" ;;
+  *) die "usage: tools/setup.sh install EXTRAS [OPTIONAL [BROWSER]] | torch PYTHON" ;;
 esac

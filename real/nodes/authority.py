@@ -4,6 +4,7 @@ told of it."""
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -22,6 +23,8 @@ SOURCES = ("teleop", "page", "env", "policy")
 PEOPLE = ("teleop", "page")
 """None of these takes authority from another one."""
 REPORT_S, WATCH_S = 1.0, 0.1
+REMIND_S = 0.5
+"""At most so often it is said again who has authority."""
 
 
 class AuthorityNode(ros.Node):
@@ -34,6 +37,7 @@ class AuthorityNode(ros.Node):
         super().__init__("guard")
         self.latency = Spread()
         self._said: tuple[str, str] = ("", "")
+        self._said_s = 0.0  # on the steady clock
         self._tellers: list[str] = []
         self.intruders: list[str] = []
 
@@ -52,7 +56,7 @@ class AuthorityNode(ros.Node):
         self._diagnostics = Report(self, robot)
         for source in self.guard.sources:
             self.create_subscription(
-                JointTrajectory, f"guard/proposals/{source}", partial(self.on_proposal, source), NEWEST
+                JointTrajectory, f"guard/proposals/{source}", partial(self._on_proposal, source), NEWEST
             )
             self.service(f"guard/take/{source}", partial(self.take, source))
             self.service(f"guard/release/{source}", partial(self.guard.release, source))
@@ -69,7 +73,14 @@ class AuthorityNode(ros.Node):
 
         self.create_service(Trigger, name, answer)
 
+    def _on_proposal(self, source: str, message: Any) -> None:
+        if source == self.guard.owner:
+            return self.on_proposal(source, message)
+        self.guard.refuse(source, "")  # before it costs more
+        return self._remind()
+
     def on_proposal(self, source: str, message: Any) -> None:
+        """Of who has authority."""
         raise NotImplementedError
 
     def report(self, reasons: Any = ()) -> None:
@@ -89,10 +100,20 @@ class AuthorityNode(ros.Node):
         """When state or owner have changed."""
         said = state, self.guard.owner or ""
         if said != self._said:
-            self._state.publish(String(data=said[0]))
-            self._owner.publish(String(data=said[1]))
             self._said = said
+            self._say()
             self.report(reasons)
+
+    def _say(self) -> None:
+        self._said_s = time.monotonic()
+        self._state.publish(String(data=self._said[0]))
+        self._owner.publish(String(data=self._said[1]))
+
+    def _remind(self) -> None:
+        """Whoever goes on proposing does not know that authority is gone: given and lost between two periods, neither
+        was announced, or the answer to `take` came after it."""
+        if time.monotonic() - self._said_s > REMIND_S:
+            self._say()
 
     def figures(self) -> dict[str, object]:
         """Of diagnostics."""

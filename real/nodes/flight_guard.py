@@ -74,9 +74,6 @@ class FlightGuardNode(AuthorityNode):
         self.guard.hear(now_s, Health(stamp_s, float(message.battery_voltage), *(bool(info & b) for b in bits)))
 
     def on_proposal(self, source: str, message: Any) -> None:
-        if source != self.guard.owner:  # before it costs more
-            self.guard.refuse(source, "")
-            return
         proposal = read_proposal(message, len(self.guard.names))
         if isinstance(proposal, str):
             self.guard.refuse(source, proposal)

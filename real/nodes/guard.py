@@ -85,9 +85,6 @@ class GuardNode(AuthorityNode):
         self.guard.observe_wrench(self.now_s(), (f.x, f.y, f.z, t.x, t.y, t.z), seconds(message.header.stamp))
 
     def on_proposal(self, source: str, message: Any) -> None:
-        if source != self.guard.owner:  # before it costs more
-            self.guard.refuse(source, "")
-            return
         proposal = read_proposal(message, len(self.site.robot.joint_names))
         if isinstance(proposal, str):
             self.guard.refuse(source, proposal)

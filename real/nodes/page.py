@@ -6,9 +6,9 @@ one has the robot; the others see who, and may stop it. docs/hil.md tells how it
 
 Parameters: `address` (HOST:PORT; one that is not of this machine needs a token and TLS: `token_file` or the variable
 ROBOLEARN_TOKEN, `certificate`, `key`), `pages` (how many may be open), `timeout_s` (without a heartbeat), `run` (the
-folder of a run, which may begin later: its figures are shown), `cameras` (names; their JPEGs on
-`camera/NAME/image_raw/compressed`), `people` (as the guard's), and `frame`, `speed_mps`, `turn_radps`, `rate_hz`,
-`source` as of the teleop node.
+folder of a run, which may begin later, or `last` for the newest under runs/, then always: its figures are shown),
+`cameras` (names; their JPEGs on `camera/NAME/image_raw/compressed`), `people` (as the guard's), and `frame`,
+`speed_mps`, `turn_radps`, `rate_hz`, `source` as of the teleop node.
 
 Topics below the robot's namespace: `page/action` and `page/owner`, as the teleop node's; `page/paused` (std_msgs/Bool,
 latched, once somebody has said so): while it holds, whoever gets authority and is no person is relieved of it.
@@ -30,7 +30,7 @@ import torch
 from real import ros
 from real.connection import LATCHED, SENSED, DiagnosticArray, String, Trigger
 from real.nodes.authority import PEOPLE
-from real.nodes.person import REPORT_S, TOLD, PersonNode
+from real.nodes.person import AGAIN_S, NO_GUARD, REPORT_S, TOLD, PersonNode
 from real.nodes.report import ERROR, OK
 from real.nodes.run import run
 from real.page.drag import towards
@@ -41,7 +41,6 @@ from real.page.view import Skeleton, who
 from real.pictures import CompressedImage
 from real.site import parameter
 from real.teleop.base import Reading
-from robolearn import runs
 from robolearn.distributed.access import Access
 from robolearn.errors import ConfigError
 
@@ -51,7 +50,6 @@ PRESSED_S = 0.3
 """How long a button of the page counts as pressed, for who reads `page/action`."""
 SILENT_S = 3.0
 """A guard speaks once a second."""
-AGAIN_S = 0.2
 ACTING = ("steps", "late steps", "success rate", "intervention rate", "cycle time, s")
 """What is shown of the diagnostics of the node `actor`, which robolearn hil has on a robot."""
 LARGEST_PICTURE, MOST_CAMERAS, MOST_TEXT = 1_000_000, 8, 200
@@ -79,7 +77,7 @@ class PageNode(PersonNode):
             if source != self.source:
                 self.create_subscription(String, f"{source}/owner", partial(self._on_hand, source), LATCHED)
         folder = parameter(self, "run", "")
-        self.figures = Figures(runs.find_run(folder) if folder == "last" else Path(folder)) if folder else None
+        self.figures, self._drawn = Figures(folder) if folder else None, True
         self.server = Server(parameter(self, "address", "127.0.0.1:8090"), self._read_access(), self.pages)
         self.cameras = self._read_cameras()
         self.create_timer(self.dt, self._tick)
@@ -113,24 +111,23 @@ class PageNode(PersonNode):
 
     # --- who has the robot ----------------------------------------------------------------------------------
 
-    @property
-    def holder(self) -> str:
-        return self.pages.holder
-
     def drop_holder(self, why: str) -> None:
         self.pages.drop(why)
 
     def _leave(self, lost: bool) -> None:
-        """A policy that is paused gets nothing handed back."""
-        super()._leave(lost or self.paused)
+        super()._leave(lost)
         self.counts["pages lost in control"] += lost
+
+    def _give_back(self, lost: bool) -> None:
+        """A policy that is paused gets nothing handed back."""
+        super()._give_back(lost or self.paused)
 
     def _tick(self) -> None:
         now_s = time.monotonic()
         look = self.pages.look(now_s)
         for page, order in look.orders:
             self._carry_out(page, order, now_s)
-        self._settle("" if look.lost else self.holder, look.lost)
+        self._settle("" if look.lost else look.holder, look.lost)
         reading = self._reading(now_s)
         action = self._move(reading) if self.in_control else None
         self._tell(action, reading.buttons)
@@ -148,6 +145,8 @@ class PageNode(PersonNode):
 
     def _carry_out(self, page: str, order: str, now_s: float) -> None:
         self.get_logger().info(f"{page}: {order}")
+        if lack := self._lack_for(order):
+            self.pages.tell(page, f"{order}: {lack}")
         if order == "stop":
             self._stop()
         elif order in TOLD:
@@ -157,13 +156,22 @@ class PageNode(PersonNode):
         elif order == "clear":
             self._clear.call_async(Trigger.Request())
 
+    def _lack_for(self, order: str) -> str:
+        """Why nobody carries an order out, or nothing."""
+        if order in TOLD:
+            return "" if self.count_subscribers("page/action") else "nobody who learns is there to hear it"
+        needed = {"stop": self._estop, "clear": self._clear}.get(order)
+        return NO_GUARD if needed and not needed.service_is_ready() else ""
+
     # --- pause ----------------------------------------------------------------------------------------------
 
     def _pause(self, paused: bool) -> None:
         """Whoever learns reads the topic; a policy node is started again, if it was relieved."""
         self.paused = paused
         self._pause_told.publish(Bool(data=paused))
-        if not paused and self._relieved == "policy":
+        if paused:
+            return
+        if self._relieved == "policy":
             self._start.call_async(Trigger.Request())
         self._relieved = ""
 
@@ -216,7 +224,8 @@ class PageNode(PersonNode):
             "robot": self.site.profile.robot, "box": [list(limits.box_lower_m), list(limits.box_upper_m)],
             "lines": self.skeleton.lines(position), "tool": np.round(self.skeleton.tool(position), 5).tolist(),
             "cameras": self.cameras, "figures": self._figures(),
-        })  # fmt: skip
+        }, None if self._drawn or not self.figures else self.figures.curves)  # fmt: skip
+        self._drawn = True
 
     def _figures(self) -> dict[str, str]:
         latest = self.figures.latest if self.figures else {}
@@ -225,7 +234,7 @@ class PageNode(PersonNode):
 
     def _look_at_figures(self) -> None:
         if self.figures and self.figures.look():
-            self.server.board.curves = self.server.board.curves[0] + 1, self.figures.curves
+            self._drawn = False
 
     def _report(self) -> None:
         state = f"{self.holder} is in control" if self.in_control else "waits"

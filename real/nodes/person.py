@@ -21,12 +21,15 @@ from robolearn.spec import ActionSpec, ObservationSpec, PolicySpec
 
 REPORT_S = 1.0
 TOLD = ("success", "failure", "reset")
+AGAIN_S, INSIST_S = 0.2, 5.0
+"""An emergency stop that is not answered is asked for again, for so long."""
+NO_GUARD = "there is no guard to hear it"
 Joy = ros.interface("sensor_msgs/msg/Joy")
 
 
 class PersonNode(ros.Node):
-    """Its topics are `NAME/action` and `NAME/owner`, as docs/teleop.md has them. Subclasses have `holder`, and call
-    `_settle`, `_move` and `_tell` once a period of `dt`, from a timer that they create when all is there."""
+    """Its topics are `NAME/action` and `NAME/owner`, as docs/teleop.md has them. Subclasses call `_settle`, `_move` and
+    `_tell` once a period of `dt`, from a timer that they create when all is there."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -36,20 +39,19 @@ class PersonNode(ros.Node):
         speed, turn = self._positive("speed_mps", 0.1), self._positive("turn_radps", 0.5)
         spec = motion(self.site, self.dt, speed, turn, parameter(self, "frame", "base"))
         self.link = Link(self, self.site, Pipeline(spec, self.site.robot), self.source)
+        self.holder = ""
+        """Who meant to have the arm in the last period: a device, a page; empty: nobody."""
         self.in_control, self._asked_s = False, -math.inf  # the guard, for authority, on the steady clock
+        self._lost = False  # who asked, before the answer came
         self._proposed = False  # since it has authority
         self._told = ""
+        self._stop_until_s = self._stop_asked_s = -math.inf
         self._estop = self.create_client(Trigger, "guard/estop")
         self._action = self.create_publisher(Joy, f"{name}/action", NEWEST)
         self._owner = self.create_publisher(String, f"{name}/owner", LATCHED)
         self._owner.publish(String(data=""))
         self._diagnostics = Report(self, self.site.profile.robot)
         self.counts = {"interventions": 0, "proposals": 0}
-
-    @property
-    def holder(self) -> str:
-        """Who means to have the arm: a device, a page; empty: nobody."""
-        raise NotImplementedError
 
     def drop_holder(self, why: str) -> None:
         """Whoever has hold of the arm must let go first."""
@@ -83,10 +85,11 @@ class PersonNode(ros.Node):
 
     def _on_taken(self, answer: Any, asked_s: float) -> None:
         given, current = answer is not None and answer.success, asked_s == self._asked_s
-        self._asked_s = -math.inf if current else self._asked_s
+        if not current and (self.in_control or self._asked_s > -math.inf):
+            return None  # what was asked later decides
+        self._asked_s = -math.inf
         if given and not (current and self.holder):  # let go meanwhile, or too late to be meant
-            self.link.hand_back.call_async(Trigger.Request())
-            return None
+            return self._give_back(self._lost)
         if not given:
             return self._drop(answer.message if answer else "no answer of the guard") if current else None
         self.in_control, self._proposed, self.link.owner = True, False, self.source
@@ -95,34 +98,52 @@ class PersonNode(ros.Node):
         return self.get_logger().info(f"{self.holder} is in control")
 
     def _leave(self, lost: bool) -> None:
-        """Let go on purpose the robot goes on as before; a device that was lost leaves it standing."""
         self.in_control = False
+        self._give_back(lost)
+        self.get_logger().info("lost: nobody is in control" if lost else "let go")
+
+    def _give_back(self, lost: bool) -> None:
+        """Let go on purpose the robot goes on as before; a device that was lost leaves it standing."""
         back = self.link.release if lost else self.link.hand_back
         back.call_async(Trigger.Request())
-        self.get_logger().info("lost: nobody is in control" if lost else "let go")
 
     def _drop(self, why: str) -> None:
         self.drop_holder(why)
-        self.in_control, self._asked_s = False, -math.inf
+        self.holder, self.in_control, self._asked_s = "", False, -math.inf
         self.get_logger().warning(f"{why}; let go of the device, then try again")
 
     # --- a period -------------------------------------------------------------------------------------------
 
     def _settle(self, owner: str, lost: bool) -> None:
         """Who is in control: as the desk says, and the guard."""
+        self.holder, self._lost = owner, (lost or self._lost) and not owner
+        asked, waits_s = self._asked_s > -math.inf, time.monotonic() - self._asked_s
+        self._insist()
         if self.in_control and self.link.owner != self.source:
             to = shown(self.link.owner) if self.link.owner else "nobody"
             self._drop(f"the guard gave authority to {to} ({shown(self.link.guard_state)})")
         elif self.in_control and not owner:
             self._leave(lost)
-        elif owner and not self.in_control and self._asked_s == -math.inf:
+        elif owner and not self.in_control and not asked:
             self._take()
-        elif owner and not self.in_control and time.monotonic() - self._asked_s > self.link.patience_s:
+        elif asked and waits_s > self.link.patience_s:
             self._drop("the guard does not answer")
 
     def _stop(self) -> None:
-        self._estop.call_async(Trigger.Request())
-        self.get_logger().error("emergency stop; guard/reset ends it")
+        there = self._estop.service_is_ready()
+        self.get_logger().error(f"emergency stop; {'guard/reset ends it' if there else NO_GUARD}")
+        self._stop_until_s, self._stop_asked_s = time.monotonic() + INSIST_S, -math.inf
+        self._insist()
+
+    def _insist(self) -> None:
+        """On an emergency stop, until the guard says that it has heard."""
+        now_s = time.monotonic()
+        if now_s < self._stop_until_s and now_s - self._stop_asked_s > AGAIN_S:
+            self._stop_asked_s = now_s
+            self._estop.call_async(Trigger.Request()).add_done_callback(self._on_stopped)
+
+    def _on_stopped(self, answer: Any) -> None:
+        self._stop_until_s = -math.inf
 
     @torch.inference_mode()
     def _move(self, reading: Reading) -> list[float] | None:

@@ -37,14 +37,10 @@ class TeleopNode(PersonNode):
         super().__init__("teleop")
         config.discover(("real.teleop",))
         self.desk = Desk(*self._read_devices())
-        self._pressed = frozenset[str]()
+        self._stopping = set[str]()  # devices whose stop button is down: one that is stuck hides no other one's
         self.create_timer(self.dt, self._tick)
         self.create_timer(REPORT_S, self._report)
         self.get_logger().info(f"{', '.join(self.devices)} may move {self.site.profile.robot}, {1 / self.dt:g} Hz")
-
-    @property
-    def holder(self) -> str:
-        return self.desk.owner
 
     def drop_holder(self, why: str) -> None:
         self.desk.drop()
@@ -63,7 +59,7 @@ class TeleopNode(PersonNode):
                 raise ConfigError(unknown("device", name, list(configs)))
         takeover = self._read_config("takeover", TakeoverCfg)
         self.devices: dict[str, Device] = {n: config.build(configs[n], host=self) for n in names}
-        self._lost = dict.fromkeys(names, "")
+        self._lacks = dict.fromkeys(names, "")
         return takeover, names
 
     def _read_config(self, prefix: str, cls: type[C]) -> C:
@@ -93,11 +89,12 @@ class TeleopNode(PersonNode):
         for message in verdict.refused:
             self.get_logger().warning(message)
         pressed = frozenset[str]().union(*(r.buttons for r in readings.values() if r))
-        if "stop" in pressed - self._pressed:
+        stopping = {name for name, reading in readings.items() if reading and "stop" in reading.buttons}
+        if stopping - self._stopping:
             self._stop()
-        self._pressed = pressed
+        self._stopping = stopping
         self._settle(verdict.owner, verdict.lost)
-        reading = readings.get(self.desk.owner)
+        reading = readings.get(self.holder)
         action = self._move(reading) if self.in_control and reading else None
         self._tell(action, pressed)
 
@@ -106,19 +103,19 @@ class TeleopNode(PersonNode):
         try:
             reading = self.devices[name].read()
         except DeviceError as error:
-            if not self._lost[name]:
+            if not self._lacks[name]:
                 self.get_logger().error(str(error))
-            self._lost[name] = str(error)
+            self._lacks[name] = str(error)
             return None
-        if self._lost[name]:
+        if self._lacks[name]:
             self.get_logger().info(f"{name} is there")
-            self._lost[name] = ""
+            self._lacks[name] = ""
         return reading
 
     def _report(self) -> None:
-        figures: dict[str, object] = {f"{name}": why or "there" for name, why in self._lost.items()}
-        lost = any(self._lost.values())
-        state = f"{self.desk.owner} is in control" if self.in_control else "waits"
+        figures: dict[str, object] = {f"{name}": why or "there" for name, why in self._lacks.items()}
+        lost = any(self._lacks.values())
+        state = f"{self.holder} is in control" if self.in_control else "waits"
         self._diagnostics(WARN if lost else OK, state, figures | self.counts | self.link.reader.refused)
 
     def close(self) -> None:

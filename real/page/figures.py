@@ -7,6 +7,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+from robolearn import runs
+from robolearn.errors import ConfigError
+
 NAMES = {
     "episode/success": "success rate",
     "episode/intervened": "intervention rate",
@@ -20,22 +23,45 @@ MOST_POINTS = 300
 """Of a curve; every other one goes when there are more."""
 MOST_BYTES = 1_000_000
 """Read at a time."""
+LAST = "last"
 
 
 class Figures:
     """Follows `metrics.jsonl`, which may not be there yet, or begin anew."""
 
-    def __init__(self, folder: Path):
-        self._path, self._read, self._rest = folder / "metrics.jsonl", 0, b""
+    def __init__(self, run: str | Path):
+        """A run's folder, or `last`: the newest under runs/, whichever that is when one looks."""
+        self._last = run == LAST
+        self._path: Path | None = None if self._last else Path(run) / "metrics.jsonl"
+        self._begin()
+
+    def _begin(self) -> None:
+        self._read, self._rest = 0, b""
         self.latest: dict[str, float] = {}
         self.curves: dict[str, list[tuple[float, float]]] = {}
 
-    def look(self) -> bool:
-        """Whether something new has been written. An unfinished line is kept until its end comes."""
+    def _moved(self) -> bool:
+        """Whether another run is the last one since one looked."""
         try:
-            with self._path.open("rb") as file:
+            path = runs.find_run(LAST) / "metrics.jsonl"
+        except (ConfigError, OSError):
+            return False
+        if path == self._path:
+            return False
+        self._path = path
+        self._begin()
+        return True
+
+    def look(self) -> bool:
+        """Whether something new is there. An unfinished line is kept until its end comes."""
+        moved = self._last and self._moved()
+        return self._follow(self._path) or moved if self._path else False
+
+    def _follow(self, path: Path) -> bool:
+        try:
+            with path.open("rb") as file:
                 if file.seek(0, 2) < self._read:
-                    self._read, self._rest, self.curves = 0, b"", {}
+                    self._begin()
                 file.seek(self._read)
                 new = file.read(MOST_BYTES)
         except OSError:

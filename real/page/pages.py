@@ -34,6 +34,8 @@ class Page:
 
 
 class Look(NamedTuple):
+    holder: str
+    """Name of the page that has hold, or empty."""
     lost: bool
     """The page that had hold is lost: nobody has let go."""
     orders: tuple[tuple[str, str], ...]
@@ -44,7 +46,7 @@ class Pages:
     def __init__(self, most: int, lost_s: float = LOST_S):
         """`most` pages may be open."""
         self.most, self.lost_s, self._stale_s = most, lost_s, 2.0 / 3.0 * lost_s
-        self.refused: dict[str, int] = {}
+        self._refused: dict[str, int] = {}
         self._pages: list[Page] = []
         self._holder: Page | None = None
         self._left = self._lost = False  # since the last look
@@ -132,12 +134,13 @@ class Pages:
             self._made.append((number, now_s))
 
     def look(self, now_s: float) -> Look:
-        """What has happened since the last time."""
+        """What has happened since the last time, and how it is now: asked for apart, a loss between the two would look
+        as if somebody had let go."""
         with self._lock:
             if self._holder is not None and now_s - self._holder.beat_s > self.lost_s:
                 self._holder.told = "lost: no heartbeat of this page came in time, and the robot was stopped"
                 self._lose()
-            look = Look(self._lost, tuple(self._orders))
+            look = Look(self._holder.name if self._holder else "", self._lost, tuple(self._orders))
             self._left = self._lost = False
             self._orders.clear()
             return look
@@ -155,11 +158,18 @@ class Pages:
             if self._holder is not None:
                 self._holder.told, self._holder = why, None
 
-    @property
-    def holder(self) -> str:
-        """Name of the page that has hold, or empty."""
+    def tell(self, name: str, what: str) -> None:
+        """The page of this name, if it is still open."""
         with self._lock:
-            return self._holder.name if self._holder else ""
+            for page in self._pages:
+                if page.name == name:
+                    page.told = what
+
+    @property
+    def refused(self) -> dict[str, int]:
+        """How often what was refused, so far."""
+        with self._lock:
+            return dict(self._refused)
 
     @property
     def open_pages(self) -> tuple[str, ...]:
@@ -170,4 +180,4 @@ class Pages:
         self._holder, self._left, self._lost = None, True, True
 
     def _refuse(self, why: str) -> None:
-        self.refused[why] = self.refused.get(why, 0) + 1
+        self._refused[why] = self._refused.get(why, 0) + 1

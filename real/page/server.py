@@ -53,8 +53,8 @@ class Board:
     """The newest of what is shown; written by one thread, read by another."""
 
     def __init__(self) -> None:
-        self.number, self.state = 0, dict[str, Any]()
-        self.curves: tuple[int, dict[str, Any]] = (0, {})
+        self.shown: tuple[int, dict[str, Any], tuple[int, str]] = (0, {}, (0, ""))
+        """A state with its number, and the curves that belong to it, as they are sent, with one of their own."""
         self.pictures: dict[int, tuple[int, bytes]] = {}
         """Of each camera the number and the JPEG of the last picture."""
 
@@ -66,7 +66,8 @@ class Server:
         """Raises ConfigError for an address that cannot be bound, or that is not guarded well enough."""
         self.gate, self.pages, self.board = Gate(address, access), pages, Board()
         self._socket = _bound(address)
-        self.address = "{}:{}".format(*self._socket.getsockname()[:2])
+        host, port = self._socket.getsockname()[:2]
+        self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._wakers: set[asyncio.Event] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._server = uvicorn.Server(uvicorn.Config(
@@ -85,12 +86,13 @@ class Server:
     def alive(self) -> bool:
         return self._thread.is_alive()
 
-    def post(self, state: dict[str, Any]) -> None:
-        """A new state, to every browser."""
-        number = self.board.number + 1
-        self.pages.made(number, time.monotonic())
-        self.board.state = state
-        self.board.number = number  # last: who answers this one has been sent no older state
+    def post(self, state: dict[str, Any], curves: dict[str, Any] | None = None) -> None:
+        """A new state, to every browser; and curves, where they are new. Both may change afterwards."""
+        number, _, drawn = self.board.shown
+        if curves is not None:
+            drawn = drawn[0] + 1, json.dumps({"curves": curves})
+        self.pages.made(number + 1, time.monotonic())
+        self.board.shown = number + 1, dict(state), drawn
         if self._loop is not None:
             with suppress(RuntimeError):  # the loop has ended
                 self._loop.call_soon_threadsafe(self._wake)
@@ -175,8 +177,11 @@ class Server:
 
     @contextmanager
     def _waker(self) -> Iterator[asyncio.Event]:
+        """Set when there is a state to be told."""
         waker = asyncio.Event()
         self._wakers.add(waker)
+        if self.board.shown[0]:
+            waker.set()
         try:
             yield waker
         finally:
@@ -212,15 +217,16 @@ class Server:
             self.pages.refuse("too long")
 
     async def _tell(self, browser: Any, page: Page, waker: asyncio.Event) -> None:
-        board, sent, curves = self.board, dict[int, int](), 0
+        board, sent, last = self.board, dict[int, int](), 0
         while True:
             await waker.wait()
             waker.clear()
-            mine = {"n": board.number, "you": page.name, "told": page.told}
-            await _in_time(browser.send_text(json.dumps(mine | board.state)))
-            if board.curves[0] != curves:
-                curves, drawn = board.curves
-                await _in_time(browser.send_text(json.dumps({"curves": drawn})))
+            number, state, (drawn, curves) = board.shown
+            mine = {"n": number, "you": page.name, "told": page.told}
+            await _in_time(browser.send_text(json.dumps(mine | state)))
+            if drawn != last:
+                last = drawn
+                await _in_time(browser.send_text(curves))
             for camera, (number, picture) in list(board.pictures.items()):
                 if sent.get(camera) != number:
                     sent[camera] = number

@@ -98,11 +98,11 @@ class TwinPerson:
     """`person` is of robolearn/hil/simulated.py, with the task's scripted expert as their hand."""
 
     def __init__(self, node: Any, site: Site, cfg: Any, spec: PolicySpec, world: Any):
-        """`world` is a simulated one of the task, which draws starts. ConfigError for a person who compares actions,
-        and for a task without an expert."""
-        if hasattr(cfg.person, "margin"):
-            raise ConfigError(f"person={cfg.person.name} compares actions, which needs a simulated world; on a twin: "
-                              "person=late or at_random")  # fmt: skip
+        """`world` is a simulated one of the task, which draws starts. ConfigError for a person who looks at what the
+        policy would do, and for a task without an expert."""
+        if getattr(config.entry("person", cfg.person.name).value, "watches", False):
+            raise ConfigError(f"person={cfg.person.name} watches what the policy would do, which no topic tells; "
+                              "beside a twin: person=late or at_random")  # fmt: skip
         self.node, self.world, self.spec, self.task = node, world, spec, world.task
         scene = self.task.scene()
         objects = tuple(n for n, o in scene.objects.items() if not o.fixed)

@@ -228,6 +228,14 @@ def cyclonedds(child: Child) -> Finding:
     return package(child, "cyclonedds", "pip install 'robolearn[ros]'")
 
 
+def browser() -> Finding:
+    """That tests drive."""
+    found = shutil.which("chromium") or shutil.which("google-chrome")
+    if found is None:
+        return Finding(MISSING, "only tests need it: any browser shows the page", "sudo apt install chromium")
+    return Finding(OK, found)
+
+
 def devices(pattern: str, group: str) -> Finding:
     """Device files, and whether this user may read them."""
     found = sorted(Path("/").glob(pattern.lstrip("/")))

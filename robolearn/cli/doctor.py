@@ -106,6 +106,8 @@ def all_probes(child: Child) -> list[Probe]:
         Probe("ROS 2 (one is enough)", "cyclonedds", partial(_probes.cyclonedds, child)),
         *(Probe("perception", n, _package(child, n, "vision")) for n in ("cv2", "open3d")),
         Probe("teleoperation", "pyspacemouse", _package(child, "pyspacemouse", "teleop")),
+        *(Probe("operator's page", n, _package(child, n, "page")) for n in ("fastapi", "uvicorn", "websockets")),
+        Probe("operator's page", "chromium", _probes.browser),
         Probe("devices", "gamepad", partial(_probes.devices, "/dev/input/js*", "input")),
         Probe("devices", "spacemouse", _probes.spacemouse),
         Probe("devices", "camera", partial(_probes.devices, "/dev/video*", "video")),

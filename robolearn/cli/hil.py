@@ -4,19 +4,21 @@ usage: robolearn hil experiment=NAME [key=value ...]            both, on this ma
        robolearn hil resume=RUN [key=value ...]                 go on with a run
        robolearn hil role=learner address=HOST:PORT experiment=NAME run_dir=FOLDER [key=value ...]
        robolearn hil role=actor address=HOST:PORT experiment=NAME run_dir=OTHER [key=value ...]
-       robolearn hil role=person site=SITE experiment=NAME [key=value ...]     beside a twin
+       robolearn hil role=person site=SITE experiment=NAME person=late [key=value ...]     beside a twin
 
 The actor makes the steps, tells each to the learner, and acts with the weights that came last; if the learner is gone
 it acts on, and what it has to tell waits in its journal. The learner learns `algo.ratio` times for each step that came,
 never more. Either may be killed at any time and is started again: no step is lost or counted twice.
 
-A person is simulated (person=late|at_random|margin|advantage; robolearn list persons) in a simulated world, which goes
-`speed` times as fast as a robot would. algo.labels says what interventions mean: hil_serl, supervised, hg_dagger, rlif.
+A person is simulated (person=late|watchful|at_random|margin|advantage; robolearn list persons) in a simulated world,
+which goes `speed` times as fast as a robot would. algo.labels says what interventions mean: hil_serl, supervised,
+hg_dagger, rlif.
 
 On a robot (site=my_arm.yaml person=nobody, beside guard and teleop; docs/teleop.md) the person is a real one, who says
-success, failure and reset too; beside a twin role=person is one, by the teleop node's joystick. Between two episodes
-the arm goes to its start; before that, with reset=person, it stands until the person says that the scene is reset, and
-with reset=RUN a policy that was trained backward resets it. `robolearn launch hil` starts all of it.
+success, failure and reset too; beside a twin role=person is one, by the teleop node's joystick (person=late or
+at_random: no topic tells what the policy would do). Between two episodes the arm goes to its start; before that, with
+reset=person, it stands until the person says that the scene is reset, and with reset=RUN a policy that was trained
+backward resets it. `robolearn launch hil` starts all of it.
 
 Shown are, over the last episodes, success, the share of the person's steps, the steps that a success takes, the updates
 a step, and by how many versions the actor's weights are behind. An address that is not of this machine needs a token

@@ -35,19 +35,21 @@ class Actor:
         self.period_s = env.step_dt / speed if speed else 0.0
         self._clock, self._sleep = clock, sleep
         self.version, self._taken = 0, ("", 0)
-        self.steps, self.late = 0, 0
+        self.steps, self.late, self._due = 0, 0, 0.0
         self._interrupt = Interrupt("this step")
 
     def run(self, most: int = 2**62) -> None:
         """Until it is interrupted, or so many steps were made."""
         with self._interrupt.watch():
-            obs, due = self._begin(), self._clock()
+            obs = self._begin()
             while obs is not None and self.steps < most and not self._interrupt.wanted:
+                self._due += self.period_s
                 obs = self.step(obs)
-                due = self._wait(due + self.period_s)
+                self._wait()
 
     def _begin(self) -> Obs | None:
-        """An episode's first frame; None if it is interrupted while the robot cannot begin one."""
+        """An episode's first frame, from when on its steps are due; None if it is interrupted while the robot cannot
+        begin one."""
         while not self._interrupt.wanted:
             try:
                 obs, _ = self.env.reset()
@@ -56,6 +58,7 @@ class Actor:
                 self._sleep(AGAIN_S)
                 continue
             self.link.send(steps.first(obs, self.algo.replay.frames))
+            self._due = self._clock()
             return obs
         return None
 
@@ -86,13 +89,12 @@ class Actor:
             self.algo.policy.load_state_dict(newest.tensors)
             self._taken, self.version = (newest.learner, newest.version), newest.version
 
-    def _wait(self, due: float) -> float:
-        """Until `due`; from when on the next period counts."""
-        now = self._clock()
+    def _wait(self) -> None:
+        """Until the next step is due. One that is late by more than a period is not made up for."""
         if not self.period_s:
-            return now
-        if now < due:
-            self._sleep(due - now)
-            return due
-        self.late += now - due > LATE_S
-        return now if now - due > self.period_s else due
+            return
+        late_s = self._clock() - self._due
+        if late_s < 0.0:
+            self._sleep(-late_s)
+        self.late += late_s > LATE_S
+        self._due += late_s if late_s > self.period_s else 0.0

@@ -67,7 +67,7 @@ class SimulatedPerson(ABC):
     """Fulfils `robolearn.hil.env.Person`. Reproducible by its generator's seed."""
 
     watches = False
-    """Looks at what the hand would do at every step."""
+    """Looks at every step at what the policy would do, and at what the hand would; beside a twin nobody can."""
     compares = False
     """By a critic."""
 

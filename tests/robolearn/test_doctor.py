@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import browser as browsers
 from robolearn import config
 from robolearn.cli import _probes, doctor
 from robolearn.cli._probes import BROKEN, MISSING, OK, Child, Finding
@@ -102,6 +103,15 @@ def test_a_firmware_is_ok_missing_or_not_compiled(tmp_path: Path, monkeypatch: p
     assert _probes.betaflight("fix") == Finding(MISSING, "", "fix")
     monkeypatch.setattr(_probes.shutil, "which", lambda name: None)
     assert _probes.betaflight("fix").fix == "sudo apt install gcc make && fix"
+
+
+def test_a_browser_is_what_the_tests_of_the_page_look_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert _probes.browser().mark == MISSING and "apt install chromium" in _probes.browser().fix
+    for name in ("google-chrome", "chromium"):
+        program = tmp_path / name
+        program.touch(mode=0o755)
+        assert _probes.browser() == Finding(OK, str(program)) and browsers.found() == str(program)
 
 
 @pytest.mark.parametrize(

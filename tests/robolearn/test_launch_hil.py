@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 from workspace_samples import ROOT, install
 
-from robolearn import config
+from robolearn import config, registry
 from robolearn.cli import _world, hil, launch
 from robolearn.cli._launch_plan import Plan, Process
 
@@ -72,6 +74,22 @@ def test_a_full_deflection_means_as_much_to_the_person_as_to_the_node_and_the_po
     assert [s * spec.rate_hz for s in spec.action.scale] == pytest.approx([0.5] * 3 + [1.0] * 3)
 
 
+def parameters(process: Process) -> dict[str, str]:
+    return dict(w.split(":=", 1) for w in process.command if re.match(r"[\w.]+:=", w) and "__" not in w)
+
+
+def test_the_page_shows_the_run_and_the_camera_that_were_started_beside_it() -> None:
+    nodes = started(page="true", camera="true")
+    shown, camera = parameters(nodes["page"]), parameters(nodes["camera"])
+    assert yaml.safe_load(shown["run"]) == "last"
+    assert yaml.safe_load(shown["cameras"]) == [yaml.safe_load(camera["name"])]
+    assert camera["compressed"] == "true" and parameters(started(camera="true")["camera"])["compressed"] == "false"
+    other = parameters(started(page="true", run="runs/lift", cameras="[front, side]")["page"])
+    assert (yaml.safe_load(other["run"]), yaml.safe_load(other["cameras"])) == ("runs/lift", ["front", "side"])
+    node = (ROOT / "real/nodes/page.py").read_text()
+    assert all(f'parameter(self, "{name}"' in node for name in shown)
+
+
 @pytest.mark.parametrize(("words", "said"), [
     (["person=late", "site=franka"], "person=late is for simulated worlds"),
     (["role=person", "person=late"], "role=person needs site="),
@@ -82,7 +100,20 @@ def test_what_makes_no_sense_is_refused(words: list[str], said: str, tmp_path: P
         hil.main(["task=franka_lift", "algo=sac", f"run_dir={tmp_path / 'run'}", *words])
 
 
-def test_a_person_who_compares_actions_has_no_place_on_a_twin(tmp_path: Path) -> None:
-    with pytest.raises(config.ConfigError, match="compares actions"):
-        hil.main(["role=person", "task=franka_lift", "algo=sac", "task.action=ee_delta", "person=margin",
-                  "person.critic=last", "site=franka"])  # fmt: skip
+@pytest.mark.parametrize("person", ["watchful", "margin", "advantage"])
+def test_a_person_who_watches_the_policy_has_no_place_beside_a_twin(person: str) -> None:
+    with pytest.raises(config.ConfigError, match=f"person={person} watches what the policy would do, which no topic"):
+        hil.main(["role=person", "task=franka_lift", "algo=sac", "task.action=ee_delta", f"person={person}",
+                  "site=franka"])  # fmt: skip
+
+
+def test_docs_and_help_start_a_person_who_can_be_beside_a_twin() -> None:
+    for text in ((ROOT / "docs/hil.md").read_text(), hil.help_text()):
+        (line,) = [line for line in text.splitlines() if "hil role=person" in line]
+        name = re.findall(r" person=(\w+)", line)[-1]
+        assert not config.entry("person", name).value.watches, line
+
+
+def test_help_names_every_person() -> None:
+    said = re.search(r"\(person=([\w|]+);", hil.help_text())
+    assert said and set(said[1].split("|")) == set(registry.names("person")) - {"nobody"}

@@ -3,8 +3,8 @@
 "use strict";
 
 const BEAT_MS = 50, SILENT_MS = 500, AGAIN_MS = 1000;
-const KEYS = { Space: "take", Enter: "back", Escape: "stop", KeyY: "success", KeyN: "failure", Backspace: "reset",
-               KeyP: "pause" };
+const STOP = "Escape";
+const KEYS = { Space: "take", Enter: "back", KeyY: "success", KeyN: "failure", Backspace: "reset", KeyP: "pause" };
 const AXES = [["KeyW", "KeyS"], ["KeyA", "KeyD"], ["KeyR", "KeyF"], ["KeyO", "KeyU"], ["KeyI", "KeyK"],
               ["KeyJ", "KeyL"]];
 const SLOW = 0.25;
@@ -16,12 +16,14 @@ let socket = null, state = null, heardMs = 0, gripButton = 0;
 const pictures = [];
 
 function say(message) {
-  if (socket && socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(message));
+  const open = socket !== null && socket.readyState === WebSocket.OPEN;
+  if (open) socket.send(JSON.stringify(message));
+  return open;
 }
 
 function order(what) {
   beat(); // a page takes over with a fresh heartbeat only
-  say({ do: what });
+  if (!say({ do: what })) at("told").textContent = `${what}: not sent, there is no connection`;
 }
 
 function beat() {
@@ -41,6 +43,7 @@ function letGo() {
 }
 
 addEventListener("keydown", (event) => {
+  if (event.code === STOP && !event.repeat) order("stop"); // whatever else is held, wherever one types
   if (event.target.tagName === "INPUT" || event.ctrlKey || event.altKey || event.metaKey) return;
   const order_ = KEYS[event.code];
   if (order_ || AXES.flat().includes(event.code)) event.preventDefault();
@@ -138,6 +141,7 @@ function showPicture(data) {
 // --- the connection ---------------------------------------------------------------------------------------------
 
 function connect() {
+  if (socket && socket.readyState <= WebSocket.OPEN) return; // a second log-in is no second page
   const mine = (socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws`));
   mine.binaryType = "arraybuffer";
   let why = "";

@@ -1,6 +1,8 @@
 // The arm as lines, seen in parallel projection; a view that can be turned, and a handle at the tool.
 "use strict";
 
+const FARTHEST_M = 3; // from the base, along each axis: the node refuses what is further
+
 class Scene {
   constructor(canvas) {
     this.canvas = canvas;
@@ -10,10 +12,11 @@ class Scene {
     this.state = null;
     this.target = null; // m in the base's frame, while it is dragged
     this.from = null; // where the pointer was
+    this.pointer = null; // which one: a second finger moves nothing
     canvas.addEventListener("pointerdown", (event) => this.grasp(event));
     canvas.addEventListener("pointermove", (event) => this.move(event));
     for (const name of ["pointerup", "pointercancel", "lostpointercapture"]) {
-      canvas.addEventListener(name, () => this.letGo());
+      canvas.addEventListener(name, (event) => event.pointerId === this.pointer && this.letGo());
     }
     canvas.addEventListener("wheel", (event) => {
       event.preventDefault();
@@ -42,7 +45,9 @@ class Scene {
   }
 
   grasp(event) {
+    if (this.from || event.button !== 0) return;
     this.canvas.setPointerCapture(event.pointerId);
+    this.pointer = event.pointerId;
     this.from = [event.offsetX, event.offsetY];
     if (!this.state) return;
     const [x, y] = this.place(this.state.tool);
@@ -52,12 +57,13 @@ class Scene {
   }
 
   move(event) {
-    if (!this.from) return;
+    if (!this.from || event.pointerId !== this.pointer) return;
     const by = [event.offsetX - this.from[0], event.offsetY - this.from[1]];
     this.from = [event.offsetX, event.offsetY];
     if (this.target) {
       const { right, up } = this.axes();
-      this.target = this.target.map((v, k) => v + (right[k] * by[0] - up[k] * by[1]) / this.metre());
+      const moved = this.target.map((v, k) => v + (right[k] * by[0] - up[k] * by[1]) / this.metre());
+      this.target = moved.map((v) => Math.min(FARTHEST_M, Math.max(-FARTHEST_M, v)));
     } else {
       this.turn -= 0.01 * by[0];
       this.tilt = Math.min(1.5, Math.max(-0.2, this.tilt + 0.01 * by[1]));
@@ -66,7 +72,7 @@ class Scene {
   }
 
   letGo() {
-    this.from = this.target = null;
+    this.from = this.target = this.pointer = null;
     this.draw();
   }
 

@@ -93,6 +93,19 @@ def test_a_second_node_that_proposes_as_the_owner_is_an_emergency(stack):
     assert "more than one node proposes as policy" in (stack.folder / "guard.log").read_text()
 
 
+def test_who_goes_on_proposing_without_authority_is_told_again_who_has_it(stack):
+    """Given and lost between two of the guard's periods, authority is never announced: without this a page went on
+    believing for minutes that its person was in control."""
+    stack.start("guard")
+    owners, states = stack.heard["guard/owner"], stack.heard["guard/state"]
+    stack.wait(lambda: owners == [""] and states == ["idle"])
+    stack.rest(1.0)
+    assert owners == [""]  # not by itself
+    out = stack.node.create_publisher(JointTrajectory, "guard/proposals/policy", NEWEST)
+    stack.wait(lambda: out.publish(JointTrajectory()) or len(owners) > 2)
+    assert set(owners) == {""} and set(states) == {"idle"}
+
+
 def test_proposals_that_are_no_numbers_are_never_followed(stack):
     stack.start("twin", "guard")
     stack.wait(lambda: stack.states and stack.heard["guard/state"])

@@ -1,6 +1,7 @@
 """A person with a joystick, as messages over DDS, before twin, guard and policy as processes of their own."""
 
 import itertools
+import os
 import time
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from real import ros
 from real.connection import LATCHED, NEWEST, SENSED, String
 from real.ros.qos import QoSProfile
+from real.teleop.evdev import EVENT
 from robolearn.kinematics import Chain
 from robolearn.robots.franka import FRANKA
 from robolearn.rotations import pose_difference
@@ -202,6 +204,24 @@ def test_the_stop_button_is_an_emergency_stop_from_the_arm_at_rest_too(stack, pe
     person.push(4, 1.0)
     stack.wait(lambda: "fault (emergency stop): reset first" in stack.log("teleop"))
     assert stack.state() == "fault" and person.owner() == ""
+
+
+def test_a_stop_button_that_is_stuck_hides_no_other_device_s(stack, person, tmp_path):
+    path = tmp_path / "keyboard"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a writer waits for one
+    keys = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+    words = ["-p", "devices:=[joy, keyboard]", "-p", "joy.timeout_s:=1.0", "-p", f"keyboard.path:={path}"]
+    begin(stack, person, words=words)
+    os.close(reader)
+    person.push(button=1)  # and never let go
+    stack.wait(lambda: stack.state() == "fault")
+    stack.wait(lambda: stack.call("guard/reset").success and stack.state() == "idle")
+    stack.rest(1.0)
+    assert stack.state() == "idle"
+    os.write(keys, EVENT.pack(0, 0, 1, 1, 1) + EVENT.pack(0, 0, 0, 0, 0))  # escape goes down
+    stack.wait(lambda: stack.state() == "fault")
+    os.close(keys)
 
 
 def test_after_the_guard_has_taken_it_away_who_still_pushes_must_let_go_first(stack, person):

@@ -41,36 +41,36 @@ def desk():
 
 def test_what_a_page_wants_is_followed_for_100_ms_and_it_is_lost_after_150(desk):
     desk.take(desk.one, 0.0)
-    assert desk.pages.holder == "page 1"
+    assert desk.pages.look(0.01).holder == "page 1"
     assert desk.pages.wish(0.099).twist == (0.0, 0.0, 1.0, 0.0, 0.0, 0.0)
     assert not any(desk.pages.wish(0.101).twist)
-    assert not desk.pages.look(0.149).lost and desk.pages.holder == "page 1"
-    assert desk.pages.look(0.151).lost and desk.pages.holder == ""
+    assert desk.pages.look(0.149) == ("page 1", False, ())
+    assert desk.pages.look(0.151) == ("", True, ())
     assert not desk.pages.look(0.152).lost  # told once
     desk.beat(desk.one, 0.2)
-    assert desk.pages.holder == ""  # it does not come back by itself
+    assert desk.pages.look(0.2).holder == ""  # it does not come back by itself
     assert "lost" in desk.one.told
 
 
 def test_a_page_that_goes_on_beating_keeps_the_robot(desk):
     for k in range(8):
         desk.take(desk.one, 0.05 * k) if k == 0 else desk.beat(desk.one, 0.05 * k)
-        assert not desk.pages.look(0.05 * k + 0.04).lost
-    assert desk.pages.holder == "page 1"
+        assert desk.pages.look(0.05 * k + 0.04) == ("page 1", False, ())
 
 
 def test_a_connection_that_ends_in_control_is_a_loss_and_another_one_is_none(desk):
     desk.take(desk.one, 0.0)
     desk.pages.close(desk.two)
-    assert not desk.pages.look(0.01).lost and desk.pages.holder == "page 1"
+    look = desk.pages.look(0.01)
     desk.pages.close(desk.one)
-    assert desk.pages.look(0.02).lost and desk.pages.holder == ""
+    assert look == ("page 1", False, ())  # as it was: whoever looked has not let go
+    assert desk.pages.look(0.02) == ("", True, ())
 
 
 def test_to_hand_back_is_no_loss(desk):
     desk.take(desk.one, 0.0)
     desk.order(desk.one, "back", 0.01)
-    assert not desk.pages.look(0.02).lost and desk.pages.holder == ""
+    assert desk.pages.look(0.02) == ("", False, ())
 
 
 def test_heartbeats_that_a_network_held_back_are_no_sign_of_life(desk):
@@ -87,7 +87,7 @@ def test_heartbeats_that_a_network_held_back_are_no_sign_of_life(desk):
 
 def test_without_a_heartbeat_nobody_takes_over(desk):
     desk.order(desk.one, "take", 1.0)
-    assert desk.pages.holder == "" and "no heartbeat" in desk.one.told
+    assert desk.pages.look(1.0).holder == "" and "no heartbeat" in desk.one.told
 
 
 def test_the_second_page_may_only_stop_until_the_first_has_handed_back(desk):
@@ -95,14 +95,13 @@ def test_the_second_page_may_only_stop_until_the_first_has_handed_back(desk):
     for what in ("stop", "take", "back", "success", "failure", "reset", "pause", "resume", "clear"):
         desk.beat(desk.two, 0.01)
         desk.order(desk.two, what, 0.01)
-    assert desk.pages.look(0.02).orders == (("page 2", "stop"),)
-    assert desk.pages.holder == "page 1" and "page 1 (here) has the robot" in desk.two.told
+    assert desk.pages.look(0.02) == ("page 1", False, (("page 2", "stop"),))
+    assert "page 1 (here) has the robot" in desk.two.told
     desk.order(desk.one, "back", 0.03)
     desk.take(desk.two, 0.04)
-    assert desk.pages.holder == ""  # the guard must hear of the one before of the other
-    desk.pages.look(0.05)
+    assert desk.pages.look(0.05).holder == ""  # the guard must hear of the one before of the other
     desk.take(desk.two, 0.06)
-    assert desk.pages.holder == "page 2"
+    assert desk.pages.look(0.07).holder == "page 2"
 
 
 def test_orders_of_any_page_count_while_none_has_the_robot(desk):
@@ -117,6 +116,19 @@ def test_no_more_than_so_many_pages_are_open(desk):
     desk.pages.close(desk.two)
     assert desk.pages.open("elsewhere").name == "page 3"
     assert desk.pages.refused == {"one page too many": 1}
+
+
+def test_a_page_is_told_what_became_of_its_order_by_its_name(desk):
+    desk.pages.tell("page 2", "there is no guard")
+    desk.pages.close(desk.one)
+    desk.pages.tell("page 1", "it is gone")
+    assert (desk.one.told, desk.two.told) == ("", "there is no guard")
+
+
+def test_what_was_refused_is_counted_in_one_thread_and_read_in_another(desk):
+    seen = desk.pages.refused
+    desk.pages.refuse("a flood")
+    assert seen == {} and desk.pages.refused == {"a flood": 1}
 
 
 def test_what_makes_sense_is_read():

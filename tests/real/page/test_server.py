@@ -86,7 +86,7 @@ def test_with_a_token_only_who_gave_it_is_let_in(serve, token_file):
     with pytest.raises(WebSocketException), connect(f"ws://{server.address}/ws", origin=server.url):
         pass
     assert json.loads(ask(server, "GET", "/login")[2]) == {"in": False}
-    for wrong in ("", TOKEN[:-1], "é", 3, None):
+    for wrong in ("", TOKEN[:-1], "é", "\ud800", 3, None):
         assert log_in(server, wrong)[0] == 403
     assert ask(server, "POST", "/login", "[" * 100_000, Origin=server.url)[0] == 403
     assert log_in(server, TOKEN, Origin="http://evil.example")[0] == 403
@@ -103,7 +103,7 @@ def test_with_a_token_only_who_gave_it_is_let_in(serve, token_file):
         connect(f"ws://{server.address}/ws", origin="http://evil.example", additional_headers=cookie),
     ):
         pass
-    assert server.pages.refused == {"a browser without the token": 1, "a wrong token": 7, "a page of another origin": 1}
+    assert server.pages.refused == {"a browser without the token": 1, "a wrong token": 8, "a page of another origin": 1}
 
 
 def test_with_a_certificate_all_goes_over_tls_and_the_cookie_too(serve, token_file, tmp_path):
@@ -140,12 +140,43 @@ def test_a_flood_of_messages_ends_the_connection(serve):
 def test_pictures_and_curves_are_sent_once_each(serve):
     server = serve()
     with connect(f"ws://{server.address}/ws", origin=server.url) as line:
-        server.board.pictures[0], server.board.curves = (1, b"\xff\xd8\xffjpeg"), (1, {"success rate": [(1, 0.5)]})
-        heard = []
+        server.board.pictures[0] = 1, b"\xff\xd8\xffjpeg"
+        curve, heard = [(1, 0.5)], []
+        server.post({"robot": "an arm"}, {"success rate": curve})
+        curve.append((2, 0.75))  # the next ones are under way
         while len(heard) < 5:
-            server.post({"robot": "an arm"})
             heard.append(line.recv(timeout=10.0))
+            server.post({"robot": "an arm"})
     assert [m for m in heard if isinstance(m, bytes)] == [b"\x00\xff\xd8\xffjpeg"]
     assert [json.loads(m) for m in heard if isinstance(m, str) and "curves" in m] == [
         {"curves": {"success rate": [[1, 0.5]]}}
     ]
+
+
+def test_curves_come_behind_the_state_that_they_were_posted_with(serve):
+    """However late the thread that serves wakes up: whoever sees curves has their figures."""
+    server = serve()
+    with connect(f"ws://{server.address}/ws", origin=server.url) as line:
+        server.post({"figures": 0})
+        assert json.loads(line.recv(timeout=10.0))["figures"] == 0
+        for k in range(1, 30):
+            server.post({"figures": k}, {"of": k})
+            if k % 3 == 0:
+                server.post({"figures": k + 0.5})
+            figures, curves = None, None
+            while curves != k:
+                said = json.loads(line.recv(timeout=10.0))
+                figures, curves = said.get("figures", figures), said.get("curves", {}).get("of")
+            assert figures >= k
+
+
+def test_an_address_of_ip_version_6_is_one_that_a_browser_understands(serve):
+    try:
+        server = serve(address="[::1]:0")
+    except ConfigError:
+        pytest.skip("this machine has no loopback of IP version 6")
+    assert server.url.startswith("http://[::1]:")
+    host, _, port = server.address.rpartition(":")
+    with contextlib.closing(http.client.HTTPConnection(host.strip("[]"), int(port), timeout=10.0)) as line:
+        line.request("GET", "/", headers={"Host": server.address})
+        assert line.getresponse().status == 200

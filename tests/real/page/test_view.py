@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -105,6 +106,20 @@ def test_figures_that_begin_anew_or_are_none_do_no_harm(tmp_path):
     path.write_text(line(1, success=0.0))
     figures.look()
     assert figures.curves == {"success rate": [(1, 0.0)]}
+
+
+def test_the_last_run_is_whichever_is_the_newest_when_one_looks(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    figures = Figures("last")
+    assert not figures.look() and figures.latest == {}  # no run yet
+    for k, name in enumerate(("first", "second")):
+        folder = tmp_path / "runs" / "lift" / name
+        folder.mkdir(parents=True)
+        (folder / "config.yaml").touch()
+        os.utime(folder / "config.yaml", (k, k))
+        assert figures.look() and figures.curves == {} and not figures.look()  # of the one before nothing stays
+        (folder / "metrics.jsonl").write_text(line(k, success=0.5 * k))
+        assert figures.look() and figures.curves == {"success rate": [(k, 0.5 * k)]}
 
 
 def test_a_long_curve_is_thinned_and_keeps_both_ends(tmp_path):
