@@ -7,8 +7,8 @@ teleop node on whatever processors there are; no fault.
 The arm is the twin (MuJoCo), a Franka, its guard at 250 Hz, the task that of experiment lift_hil without
 demonstrations, the person a script that pushes the stick up and down. A time is from the signal, or the last message,
 on this process's clock, until the guard is heard to follow nobody any more: from that tick on it brakes. Each fault
-comes while the arm moves. Afterwards the learner's checkpoint and both journals are compared: every step that the actor
-has told must be learned from once, and no episode may have a hole.
+comes while the arm moves. Afterwards the learner's replay is compared with the actor's journal (`hil_books`): of what
+was told, each transition must have been learned from once. The step under way when an actor died is told to nobody.
 """
 
 from __future__ import annotations
@@ -24,17 +24,13 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from benchmarks.deploy_stack import Stack, median
+from benchmarks.hil_books import compared
 from real import ros
 from real.connection import LATCHED, Numbers, String
 from real.domain import own_domain
 from real.listener import TrialError
-from robolearn.distributed.journal import Journal
-from robolearn.loops import checkpoint
 
 log = logging.getLogger(__name__)
 Joy = ros.interface("sensor_msgs/msg/Joy")
@@ -48,7 +44,7 @@ CALM_S, WATCHED_S = 0.3, 1.0
 LEARN_S = 180.0
 """In which a process that was killed is back, and the learner has learned from new steps."""
 WORDS = ["experiment=lift_hil", "data.path=", "site=franka", "person=nobody", "eval_episodes=0", "checkpoint_every_s=1",
-         "algo.warmup_steps=50", "total_steps=1000000"]  # fmt: skip
+         "algo.warmup_steps=50", "algo.capacity=100000", "total_steps=1000000"]  # fmt: skip
 
 
 class Learning(Stack):
@@ -190,30 +186,6 @@ def chaos(name: str, times: int) -> str:
         books = compared(stack.run)
     cells = f"{1e3 * median(found):.0f} | {1e3 * max(found):.0f}" if found else "goes on | goes on"
     return f"| {NAMES[name]} | {times} | {cells} | {went_on} of {times} | {books} |"
-
-
-def compared(run: Path) -> str:
-    """Of what the actor told, what the learner has learned from."""
-    state: dict[str, Any] = checkpoint.read_newest(run / "checkpoints")
-    slots = {k: v[0] for k, v in state["algo"]["replay"]["slots"].items()}
-    acted = slots["acted"].bool()
-    rows = torch.cat((slots["policy"][acted], slots["action"][acted]), dim=1)
-    same = slots["episode"][1:] == slots["episode"][:-1]
-    holes = int((slots["t"][1:][same] != slots["t"][:-1][same] + 1).sum() + (slots["t"][1:][~same] != 0).sum())
-    told = _last(run / "sent_actor")
-    learned_from = int(state["counters"]["positions"]["actor"])
-    steps, doubled = int(acted.sum()), len(rows) - len(torch.unique(rows, dim=0))
-    counted = int(state["algo"]["counters"]["env_steps"])
-    return (f"{counted} steps, {told} records told, {told - learned_from} not learned from yet; {doubled} doubled, "
-            f"{abs(counted - steps)} lost, {holes} holes")  # fmt: skip
-
-
-def _last(folder: Path) -> int:
-    journal = Journal(folder)
-    try:
-        return int(journal.last)
-    finally:
-        journal.close()
 
 
 def late(minutes: float) -> str:
