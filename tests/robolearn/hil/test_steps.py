@@ -72,8 +72,8 @@ def test_each_step_is_told_when_it_is_made_and_new_weights_act_from_the_next_one
 
 
 def test_what_follows_a_time_limit_is_bootstrapped_from_the_episodes_own_last_frame(tmp_path: Path) -> None:
-    """Two episodes of three steps: the last transition of each counts its next value by gamma, and leads to the frame
-    before the reset."""
+    """Two short episodes: the last transition of each counts its next value by gamma, and leads to the frame before the
+    reset."""
     with ends(tmp_path, 0.06) as (actor, server, learns):
         last, begun, made = [], [actor._begin()["policy"]], actor.env.step  # type: ignore[index]
 
