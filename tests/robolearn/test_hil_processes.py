@@ -162,6 +162,24 @@ def test_two_actors_teach_one_learner_each_in_its_own_lane(tmp_path: Path) -> No
     assert learner.shown() == {"ratio": 0.0, "success": 1.0, "intervened": 0.5, "cycle_steps": 20.0, "stale": 1.0}
 
 
+def test_a_learner_that_was_killed_while_it_wrote_its_first_checkpoint_begins_anew(tmp_path: Path) -> None:
+    """With all that the journals hold, of which nothing was dropped yet."""
+    cfg, algo, _ = made(tmp_path, "role=learner", "total_steps=2", "algo.warmup_steps=1000")
+    about = steps.about(hil._run_name(cfg), _world.spec_of(cfg.task), algo.policy)
+    with (
+        LearnerServer("127.0.0.1:0", about, tmp_path / "journals") as server,
+        ActorLink(server.address, about, tmp_path / "sent") as link,
+    ):
+        for record in (first(0.0), step(1.0), step(2.0)):
+            link.send(record)
+        assert link.wait_acknowledged(WAIT_S)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "000000000002.part").write_bytes(b"half of one")
+    assert hil._learn(cfg, tmp_path) == 0
+    counters = state_of(tmp_path)["counters"]
+    assert counters["positions"] == {"actor": 3} and len(transitions(tmp_path)) == 2
+
+
 def test_an_actor_too_many_is_refused(tmp_path: Path) -> None:
     _, algo, about = made(tmp_path)
     with LearnerServer("127.0.0.1:0", about, tmp_path / "journals") as server:
