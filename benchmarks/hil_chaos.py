@@ -41,8 +41,8 @@ FAST_RADPS = 0.2
 """Of the fastest commanded joint when the fault comes."""
 CALM_S, WATCHED_S = 0.3, 1.0
 """The guard has followed somebody for so long before a fault, and is watched for so long after one that is none."""
-LEARN_S = 180.0
-"""In which a process that was killed is back, and the learner has learned from new steps."""
+PATIENCE_S = 600.0
+"""In which a process that was killed is back on a busy machine, the arm moves, and there are new steps."""
 MORE = 40
 """Steps; of those that were made before a fault fewer were not in a checkpoint when it was over."""
 WORDS = ["experiment=lift_hil", "data.path=", "site=franka", "person=nobody", "eval_episodes=0", "checkpoint_every_s=1",
@@ -73,7 +73,8 @@ class Learning(Stack):
         if not self.speaks:
             return
         axes = [0.0] * 8
-        if self.pushes and time.monotonic() // SWING_S % REST_EVERY:  # who was refused has to let go first
+        pushes = self.pushes and self.phases[-1:] == ["running"]  # or no episode could begin
+        if pushes and time.monotonic() // SWING_S % REST_EVERY:  # who was refused has to let go first
             axes[UP] = 1.0 if time.monotonic() // SWING_S % 2 else -1.0
         self._joy.publish(Joy(axes=axes, buttons=[0] * 11))
         self.spoke_s = time.monotonic()
@@ -104,7 +105,7 @@ class Learning(Stack):
     def move(self, who: str) -> None:
         """The arm is moved by `env` or `teleop` in an episode that has begun, and for a while already."""
         self.speaks, self.pushes = True, who == "teleop"
-        self.wait(lambda: self._moves(who), f"{who} moves the arm", 180.0)
+        self.wait(lambda: self._moves(who), f"{who} moves the arm", PATIENCE_S)
 
     def _moves(self, who: str) -> bool:
         states = self.heard.states
@@ -179,7 +180,7 @@ def chaos(name: str, times: int) -> str:
             braked_s = FAULTS[name](stack)
             found += [] if braked_s is None else [braked_s]
             stack.speaks, stack.pushes, goal = True, False, stack.learned() + MORE
-            stack.wait(lambda: stack.learned() > goal, "the learner learns from new steps", LEARN_S)  # noqa: B023
+            stack.wait(lambda: stack.learned() > goal, "the learner learns from new steps", PATIENCE_S)  # noqa: B023
             went_on += 1
             log.info("%s: %d of %d", NAMES[name], k + 1, times)
             stack.clear()
