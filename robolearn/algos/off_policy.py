@@ -167,7 +167,8 @@ class OffPolicy(ABC):
     def receive(self, lane: int, action: Tensor, reward: Tensor, terminated: Tensor, truncated: Tensor, final_obs: Obs,
                 human: Tensor) -> None:  # fmt: skip
         """One step of the environment `lane`, (1, ...) each; `catch_up` learns of it."""
-        lanes = torch.tensor([lane], device=self.device)
+        lanes, told = torch.tensor([lane], device=self.device), (action, reward, terminated, truncated, human)
+        action, reward, terminated, truncated, human = (v.to(self.device) for v in told)
         reward = self._judged(lanes, human, reward, terminated | truncated)
         self.replay.add(action, reward, terminated, truncated, self.here(final_obs), None, human, lanes)
         self._persons = self.replay.of_person()

@@ -234,8 +234,7 @@ def _learn(cfg: HilCfg, folder: Path) -> int:
         if PARENT not in os.environ:  # else it is there, and says role=both
             _save(cfg, folder)
         about = steps.about(_run_name(cfg), spec, algo.policy)
-        kept = (folder / "checkpoints").exists()
-        state = checkpoint.read_newest(folder / "checkpoints") if kept else None
+        state = checkpoint.read_if_any(folder / "checkpoints")
         with LearnerServer(cfg.address, about, folder / "journals", _access(cfg)) as server:
             learner = Learner(server, algo, cfg.total_steps, folder, cfg.publish_every, cfg.checkpoint_every_s, state)
             log.info("learning %s with %s on %s: step %d, run %s", cfg.task.name, cfg.algo.name, server.address,

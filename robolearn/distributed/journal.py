@@ -75,7 +75,8 @@ class Journal:
             return sum(self._sizes.values())
 
     def append(self, payload: bytes) -> int:
-        """Its number. JournalError, with the journal as before, if the disk does not take it."""
+        """Its number. JournalError if the disk does not take it: the journal is as before, or, where it could be
+        written but not brought to the disk itself, has it none the less."""
         with self._guard:
             if self._file < 0:
                 raise JournalError(f"the journal {self.folder} is closed")

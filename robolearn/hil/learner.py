@@ -149,7 +149,8 @@ class Learner:
             step = steps.step_of(record)
             self.algo.receive(lane, step.action, step.reward, step.terminated, step.truncated, step.final_obs,
                               step.human)  # fmt: skip
-            self._stale.append(self.counters.version - step.weights)
+            behind = self.counters.version - step.weights
+            self._stale.append(max(0, behind))  # ahead: of weights that a kill took from this end
             self._note(record.actor, step)
         self.counters.positions[record.actor] = record.sequence
 

@@ -98,3 +98,8 @@ def read_newest(folder: Path) -> dict[str, Any]:
             log.warning("%s; trying the one before it", error)
             failures.append(str(error))
     raise CheckpointError("; ".join(failures) or f"there is no checkpoint in {folder}")
+
+
+def read_if_any(folder: Path) -> dict[str, Any] | None:
+    """As `read_newest`; None where there was never a whole one: who was killed while writing the first begins anew."""
+    return read_newest(folder) if any(folder.glob("*.safetensors")) else None

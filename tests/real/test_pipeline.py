@@ -28,11 +28,13 @@ def world(task: str, **settings) -> SimEnv:
 @pytest.mark.parametrize(
     ("task", "action"),
     [("franka_reach", "joint_position_delta"), ("franka_reach", "ee_delta"), ("franka_lift", "ee_delta"),
-     ("franka_lift", "relative"), ("franka_peg_insert", "relative")],
+     ("franka_lift", "asked"), ("franka_lift", "relative"), ("franka_peg_insert", "relative")],
 )  # fmt: skip
 def test_observations_and_set_points_are_those_of_the_simulator(task, action):
-    """A robot keeps by itself where its hand began."""
-    settings = {"relative": True, "start_spread_rad": 0.3} if action == "relative" else {"action": action}
+    """A robot keeps by itself where its hand began; `asked` is seen from where the set-points would have the hand."""
+    settings = {"relative": {"relative": True, "start_spread_rad": 0.3}, "asked": {"own_commands": False}}.get(
+        action, {"action": action}
+    )
     env = world(task, **settings)
     pipeline = Pipeline(env.policy_spec(), env.robot)
     obs, _ = env.reset(seed=3)

@@ -112,6 +112,19 @@ def test_costs_add_up_over_the_steps_of_a_return() -> None:
     assert known(algo)["cost"] == [0.5, 1.25, 0.5, 1.0, 1.0, 0.0]
 
 
+def test_lanes_whose_steps_come_in_turn_do_not_mix() -> None:
+    """As above: the first lane changes at its second and fourth step, the other at its first and third."""
+    algo = make(num_envs=2, capacity=40, gripper_penalty=1.0, gamma=0.5, n_step=3)
+    hands, no = ([1.0, -1.0, -1.0, 1.0], [-1.0, -1.0, 1.0]), torch.tensor([False])
+    for lane in (1, 0):
+        algo.begin(lane, {"policy": torch.zeros(1, 3)})
+    for t in range(4):
+        for lane in [k for k in (0, 1) if t < len(hands[k])]:
+            action = torch.tensor([[0.5, 0.5, hands[lane][t]]])
+            algo.receive(lane, action, torch.zeros(1), no, no, {"policy": torch.zeros(1, 3)}, no)
+    assert known(algo) == {"choice": [1, 0, 0, 1, 0, 0, 1], "cost": [0.5, 1.25, 0.5, 1.0, 1.25, 0.5, 1.0]}
+
+
 def test_what_was_overwritten_is_not_guessed() -> None:
     """Six slots: of the episode's eight steps the last five are left, the oldest without its predecessor: its number
     alone counts, and it changed nothing."""

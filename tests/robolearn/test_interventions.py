@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,9 +16,18 @@ from robolearn.algos.sac import SAC, SACCfg
 from robolearn.algos.td3 import TD3, TD3Cfg
 from robolearn.hil.env import HumanEnv
 from robolearn.loops import checkpoint
+from robolearn.robots.franka import FINGERS, FRANKA
+from robolearn.spec import PolicySpec
 
 SMALL = {"hidden": (8,), "batch": 16, "capacity": 200, "warmup_steps": 10**6, "n_step": 1}
 KINDS = {"td3": (TD3, TD3Cfg), "sac": (SAC, SACCfg)}
+
+
+def deciding_spec() -> PolicySpec:
+    """Two joints of an arm, and a hand."""
+    made = step_spec()
+    names, params = (*FRANKA.arm_joints[:2], "gripper"), {"gripper": {"joints": list(FINGERS)}}
+    return replace(made, action=replace(made.action, names=names, scale=(0.04,) * 2, params=params))
 
 
 def learner(labels: str = "hil_serl", algo: str = "td3", num_envs: int = 1, **given: Any) -> OffPolicy:
@@ -288,6 +298,25 @@ def test_a_first_frame_in_the_middle_of_an_episode_cuts_it() -> None:
     batch = algo.replay.gather(rows, 5, 0.9)
     assert batch["next/policy"][:, 0].tolist() == [3.0, 3.0, 12.0, 12.0]
     assert [r for *_, r in told(algo)] == [-1.0, 0.0, -1.0, 0.0]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("gripper", ["continuous", "discrete"])
+def test_a_gpu_learns_from_what_actors_tell_a_cpu(gripper: str) -> None:
+    """Every third step is an onset; the same is stored, and batches are learned from."""
+    given = {"labels": "rlif", "warmup_steps": 0, "gripper": gripper, "hidden": (8,), "batch": 16, "capacity": 50}
+    spec = step_spec() if gripper == "continuous" else deciding_spec()
+    found = []
+    for device in ("", "cuda"):
+        algo = SAC(SACCfg(**given, device=device), spec, 1, torch.device("cpu"), torch.Generator().manual_seed(0))
+        algo.begin(0, {"policy": torch.zeros(1, 3)})
+        for k in range(12):
+            no, human = torch.tensor([False]), torch.tensor([k % 3 == 2])
+            action, frame = torch.full((1, spec.action.dim), 0.1 * k), {"policy": torch.full((1, 3), k + 1.0)}
+            algo.receive(0, action, torch.ones(1), no, no, frame, human)
+        assert algo.catch_up() == 12
+        found.append(told(algo))
+    assert found[0] == found[1] and [r for *_, r in found[0]].count(-1.0) == 4
 
 
 @pytest.mark.parametrize("most", [1, 3, 100])

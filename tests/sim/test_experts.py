@@ -1,5 +1,6 @@
 """Scripted experts: they do their tasks in every way they know, and err like people when asked to."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -140,6 +141,28 @@ def test_who_takes_over_sets_out_from_where_the_hand_is():
         expert.join(everyone, robot, scene)
         joined.append(int(expert._at))
     assert joined == [0, 1, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("turn", "held", "joined"), [(0.0, False, [1, 4]), (math.pi / 2, False, [0, 5]), (0.0, True, [3, 7])]
+)
+def test_who_takes_over_joins_their_own_strategy_and_no_others(turn, held, joined):
+    """Two environments, two strategies of four waypoints each: half way down, with the fingers along the sides of the
+    first or of the second; and with the cube in the hand, which either lifts."""
+    env = world("franka_lift", 2)
+    env.reset()
+    expert = expert_of(env)
+    robot, scene = env.states()
+    robot.ee_pose = over("cube", 0.05, turn)(robot, scene)
+    expert.choose = lambda mask, generator: None
+    expert.strategy = torch.tensor([0, 1])
+    for k in (2, 6):
+        expert.waypoints[k] = replace(expert.waypoints[k], over=lambda robot, scene: torch.tensor([held, held]))
+    expert.join(torch.ones(2, dtype=torch.bool), robot, scene)
+    assert expert._at.tolist() == joined
+    expert._at = torch.tensor([9, 9])
+    expert.join(torch.tensor([False, True]), robot, scene)
+    assert expert._at.tolist() == [9, joined[1]]
 
 
 def test_one_that_keeps_to_a_strategy_follows_no_other():

@@ -180,6 +180,29 @@ def test_a_learner_whose_disk_is_full_acknowledges_when_there_is_room(tmp_path, 
         assert values(server.read()) == [0.0, 1.0]
 
 
+def test_a_record_that_was_written_but_not_brought_to_the_disk_is_told_once_and_no_reason_to_refuse(
+    tmp_path, monkeypatch
+):
+    """The learner has it, and says so when the actor comes again: by its own checksum, not that of the one before."""
+    fsync, failed = os.fsync, threading.Event()
+
+    def broken(descriptor: int) -> None:
+        if f"{os.sep}learner{os.sep}actors" in os.readlink(f"/proc/self/fd/{descriptor}") and not failed.is_set():
+            failed.set()
+            raise OSError(5, "Input/output error")
+        fsync(descriptor)
+
+    with LearnerServer(ANY, ABOUT, tmp_path / "learner") as server, actor(tmp_path, server.address) as link:
+        link.send(samples.step(0.0))
+        assert link.wait_acknowledged(LONG_S)
+        monkeypatch.setattr(os, "fsync", broken)
+        link.send(samples.step(1.0))
+        assert link.wait_acknowledged(LONG_S) and failed.is_set()
+        link.send(samples.step(2.0))
+        assert link.wait_acknowledged(LONG_S) and not link.state().refused
+        assert values(server.read()) == [0.0, 1.0, 2.0]
+
+
 def test_a_record_that_does_not_fit_takes_no_number(tmp_path):
     with learner(tmp_path) as server, actor(tmp_path, server.address) as link:
         with pytest.raises(WireError, match="lacks action"):

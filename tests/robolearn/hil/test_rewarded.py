@@ -204,18 +204,17 @@ def made(world: Any, folder: Path, name: str, *words: str) -> RewardedEnv:
 def test_false_successes_become_a_set_that_the_next_training_reads(world: Any, tmp_path: Path) -> None:
     source = classifier()
     env = made(Unsuccessful(world), tmp_path, str(bundle.save(tmp_path / "reward", source)))
+    frames = []
     for _ in range(2):
         say(env.source, False)
-        env.reset()
+        frames += [env.reset()[0]["policy"][0].clone()]
         say(env.source, True)
-        env.step(ACTION)
-        env.step(ACTION)
+        frames += [env.step(ACTION)[-1]["final_obs"]["policy"][0].clone() for _ in range(2)]
     episodes = Episodes(tmp_path / "no_success_actor")
     assert [episodes.length(e) for e in episodes.ids] == [3, 3]
     _, said = labels.read(episodes.root, "success", labels.versions(episodes.root)["success"][-1])
     assert {e: v.shape[0] for e, v in said.items()} == {0: 3, 1: 3} and not any(v.any() for v in said.values())
-    seen = episodes.column("observation.state")
-    assert seen.shape == (6, SIZE) and torch.equal(seen[5], env.step(ACTION)[-1]["final_obs"]["policy"][0]) is False
+    assert torch.equal(torch.as_tensor(episodes.column("observation.state")), torch.stack(frames))
 
 
 def test_what_does_not_fit_is_refused_before_anything_moves(world: Any, tmp_path: Path) -> None:
