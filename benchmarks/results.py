@@ -86,7 +86,7 @@ def train(row: Row, seed: int, folder: Path) -> dict[str, Any]:
     done = folder / "wall.json"
     if not done.exists():
         given = sources(row, seed)
-        started = (folder / "checkpoints").exists()
+        started = any((folder / "checkpoints").glob("*.safetensors"))
         fresh = (f"experiment={row.experiment}", f"seed={seed}", "eval_episodes=0", f"run_dir={folder}", *given,
                  *row.training)  # fmt: skip
         start = time.monotonic()
