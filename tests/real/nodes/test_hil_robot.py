@@ -46,7 +46,7 @@ def acting(stack, tmp_path):
 class Acting:
     def __init__(self, stack, server, process, log):
         self.stack, self.process, self.log = stack, process, log
-        self.records, self._server, self._positions = [], server, {}
+        self.records, self.server, self._positions = [], server, {}
         self._joy = stack.node.create_publisher(Joy, "joy", QoSProfile(depth=1))
         self.axes, self.buttons = [0.0] * 8, [0] * 11
         stack.node.create_timer(0.02, lambda: self._joy.publish(Joy(axes=self.axes, buttons=self.buttons)))
@@ -57,7 +57,7 @@ class Acting:
         while not condition(self.records):
             assert self.process.poll() is None and time.monotonic() < end, self.log.read_text()[-2000:]
             self.stack.spin()
-            for record in self._server.read(self._positions):
+            for record in self.server.read(self._positions):
                 self._positions[record.actor] = record.sequence
                 self.records.append(record)
 
@@ -94,6 +94,35 @@ def test_an_actor_that_is_killed_leaves_the_arm_at_rest(acting):
     acting.process.kill()
     acting.stack.wait(lambda: acting.stack.state() in ("idle", "stopped") and acting.stack.still())
     assert acting.stack.heard["guard/owner"][-1] == ""
+
+
+def test_an_actor_that_its_learner_refuses_under_way_gives_authority_back(acting, tmp_path):
+    """A learner of another rate, at the same address; the guard does not have to stop the arm for want of proposals."""
+    acting.until(lambda _: len(acting.steps()) >= 5)
+    acting.server.close()
+    with LearnerServer(acting.server.address, of_another_rate(), tmp_path / "others"):
+        end = time.monotonic() + 90.0
+        while acting.process.poll() is None and time.monotonic() < end:
+            acting.stack.spin()
+    assert acting.process.returncode == 1 and "rate_hz" in acting.log.read_text()
+    acting.stack.wait(lambda: acting.stack.heard["guard/owner"][-1] == "" and acting.stack.still())
+    acting.stack.rest(0.2)
+    assert acting.stack.state() == "idle"
+
+
+def test_an_actor_that_its_learner_refuses_joins_no_robot(tmp_path):
+    """Where there is none it would say so, and try again."""
+    with LearnerServer("127.0.0.1:0", of_another_rate(), tmp_path / "journals") as server:
+        words = [*WORDS, "role=actor", "site=franka", f"address={server.address}", f"run_dir={tmp_path / 'run'}"]
+        command = [sys.executable, "-m", "robolearn.cli.main", "hil", *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120.0)
+    assert done.returncode == 1 and "rate_hz" in done.stderr and "no episode can begin" not in done.stderr
+
+
+def of_another_rate():
+    cfg = config.load(hil.HilCfg, [*WORDS, "task.decimation=8"])
+    spec = _world.spec_of(cfg.task)
+    return steps.about(hil._run_name(cfg), spec, hil._algo(cfg, spec, 1).policy)
 
 
 def test_a_site_of_another_robot_and_a_simulated_person_are_refused(tmp_path):
