@@ -150,10 +150,14 @@ class RobotEnv:
         self._wait(lambda: not self.told.paused, 1.0, lambda: PAUSED)
         if self._said != WAITING:  # else it goes on with that
             self.say(RESETTING)
-        self._wait(lambda: self.link.lack() is None, 5.0, lambda: (self.link.lack() or Lack("", "it came late")).text)
+        self._see()
         self.resets(self)
         self.say(RESETTING)
+        self._see()  # a person may have been at work for long, and a hand may be in the way still
         self.go(goal, timeout_s)
+
+    def _see(self) -> None:
+        self._wait(lambda: self.link.lack() is None, 5.0, lambda: (self.link.lack() or Lack("", "it came late")).text)
 
     def step(self, action: Tensor) -> tuple[Obs, Tensor, Tensor, Tensor, Extras]:
         """Propose, wait until the period is over, observe. Raises RobotError before a `reset`."""

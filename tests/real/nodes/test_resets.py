@@ -171,7 +171,7 @@ def test_a_reset_ends_when_it_is_told_to_and_gives_authority_back(stack, resets)
         if str(error.value) == "told to end":
             break
     assert str(error.value) == "told to end"
-    stack.wait(lambda: stack.state() == "idle" and stack.heard["guard/owner"][-1] == "" and stack.still())
+    stack.wait(lambda: stack.heard["guard/owner"][-1] == "" and stack.still())
     bench.env.close()
 
 
@@ -181,7 +181,6 @@ def test_a_pause_breaks_a_reset_off(stack):
     for _ in range(TRIES):
         say.publish(Bool(data=False))
         stack.until(lambda: not bench.env.told.paused, lambda: bench.env.listen(0.1), 10.0)
-        stack.wait(lambda: not bench.env.told.paused, step=lambda: bench.env.listen(0.1))
         bench.begin(joint_pos=REST + torch.tensor([1.5, 0, 0, 0, 0, 0, 0]))
         timer = threading.Timer(0.4, lambda: say.publish(Bool(data=True)))
         timer.start()
@@ -191,7 +190,7 @@ def test_a_pause_breaks_a_reset_off(stack):
         if "operator has paused" in str(error.value):
             break
     assert "operator has paused" in str(error.value) and bench.away() > 0.1
-    stack.wait(lambda: stack.state() == "idle" and stack.still())
+    stack.wait(lambda: stack.heard["guard/owner"][-1] == "" and stack.still())
 
 
 def test_a_reset_that_fails_gives_authority_back(stack):
@@ -223,7 +222,7 @@ class Slow:
 
 def test_a_person_ends_the_reset_by_a_policy_that_falls_behind(stack):
     resets = Learned(bundle.load(stack.run), FRANKA, limit_s=60.0)
-    resets.policy = Slow(resets.policy, 1.5 * resets.pipeline.dt)
+    resets.policy = Slow(resets.policy, 1.1 * resets.pipeline.dt)
     bench = Bench(stack, resets=resets)
     bench.env.serve(0.5)
     threading.Timer(1.0, lambda: bench.press(RESET)).start()
