@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 
 import pytest
 
@@ -31,21 +32,24 @@ def acting(stack, tmp_path):
     stack.start("twin", "guard")
     stack.start("teleop", words=["-p", "devices:=[joy]", "-p", "joy.timeout_s:=1.0"])
     stack.wait(lambda: stack.states and stack.heard["guard/state"] and stack.node.count_publishers("/teleop/action"))
-    with LearnerServer("127.0.0.1:0", about, tmp_path / "journals") as server, (tmp_path / "log").open("w") as log:
+    with ExitStack() as at_end, (tmp_path / "log").open("w") as log:
+        server = LearnerServer("127.0.0.1:0", about, tmp_path / "journals")
+        at_end.callback(server.close)
         words = [*WORDS, "role=actor", "site=franka", f"address={server.address}", f"run_dir={tmp_path / 'run'}"]
         command = [sys.executable, "-m", "robolearn.cli.main", "hil", *words]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         try:
-            yield Acting(stack, server, process, tmp_path / "log")
+            yield Acting(stack, server, process, tmp_path / "log", at_end)
         finally:
             process.kill()
             process.wait()
 
 
 class Acting:
-    def __init__(self, stack, server, process, log):
+    def __init__(self, stack, server, process, log, at_end):
         self.stack, self.process, self.log = stack, process, log
+        self.end_learner = at_end.close
         self.records, self.server, self._positions = [], server, {}
         self._joy = stack.node.create_publisher(Joy, "joy", QoSProfile(depth=1))
         self.axes, self.buttons = [0.0] * 8, [0] * 11
@@ -99,7 +103,7 @@ def test_an_actor_that_is_killed_leaves_the_arm_at_rest(acting):
 def test_an_actor_that_its_learner_refuses_under_way_gives_authority_back(acting, tmp_path):
     """A learner of another rate, at the same address; the guard does not have to stop the arm for want of proposals."""
     acting.until(lambda _: len(acting.steps()) >= 5)
-    acting.server.close()
+    acting.end_learner()
     with LearnerServer(acting.server.address, of_another_rate(), tmp_path / "others"):
         end = time.monotonic() + 90.0
         while acting.process.poll() is None and time.monotonic() < end:
