@@ -38,6 +38,10 @@ Judge = Callable[[RobotState, SceneState], tuple[Tensor, Tensor, dict[str, Tenso
 """Reward (1,), terminated (1,) and metrics of what is seen."""
 
 
+def never() -> bool:
+    return False
+
+
 def no_judge(robot: RobotState, scene: SceneState) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Reward zero, never over: for those who label later."""
     return torch.zeros(1), torch.zeros(1, dtype=torch.bool), {}
@@ -46,6 +50,11 @@ def no_judge(robot: RobotState, scene: SceneState) -> tuple[Tensor, Tensor, dict
 Joy, Bool = ros.interface("sensor_msgs/msg/Joy"), ros.interface("std_msgs/msg/Bool")
 PHASES = RESETTING, WAITING, RUNNING, OVER = "resetting", "waiting", "running", "over"
 """The arm or the scene is brought back; a person does that and says when; an episode; its end."""
+PAUSED = "the operator has paused: resume on the page"
+ANSWER_S = 1.0
+"""In which a guard that is there answers."""
+LOOK_S = 0.1
+"""Between two looks at whether it shall end."""
 OPEN_M = 5e-3
 """Of a gripper's joint: how near it has to come to its start."""
 GRIPPER, TOLD = 6, ("success", "failure", "reset")
@@ -70,7 +79,8 @@ class Told:
     def _hear(self, source: str, message: Any) -> None:
         if len(message.axes) <= GRIPPER or len(message.buttons) <= len(TOLD):
             return
-        self.gripper = float(message.axes[GRIPPER]) or self.gripper
+        gripper = float(message.axes[GRIPPER])
+        self.gripper = gripper if 0.0 < abs(gripper) <= 1.0 else self.gripper
         held = {name for name, down in zip(TOLD, message.buttons[1:], strict=False) if down}
         self._pressed |= held - self._held.get(source, set())
         self._held[source] = held
@@ -87,11 +97,12 @@ class RobotEnv:
     num_envs = 1
 
     def __init__(self, node: Any, site: Site, spec: PolicySpec, judge: Judge = no_judge, episode_length_s: float = 60.0,
-                 source: str = "env", people: tuple[str, ...] = PEOPLE,
-                 resets: ResetPolicy | None = None):  # fmt: skip
+                 source: str = "env", people: tuple[str, ...] = PEOPLE, resets: ResetPolicy | None = None,
+                 stopping: Callable[[], bool] = never):  # fmt: skip
         """`people`: sources whose authority is an intervention, not the end of the episode. `resets`: what becomes of
-        the scene before the arm goes to its start; nothing if not given."""
-        self.people, self.told = people, Told(node, people)
+        the scene before the arm goes to its start; nothing if not given. `stopping`: whether somebody has told the
+        process to end, which breaks a reset off, and lets a step finish."""
+        self.people, self.told, self.stopping = people, Told(node, people), stopping
         self.node, self.site, self.judge, self.source = node, site, judge, source
         self.device = torch.device("cpu")
         self.robot, self.observation_spec, self.action_spec = site.robot, spec.observation, spec.action
@@ -115,17 +126,16 @@ class RobotEnv:
         """Have the scene reset, take authority, bring the arm to `options["joint_pos"]` (n,) of its arm, or its default
         posture, along its limits, and observe. `seed` is there for the contract. Extras hold what the person `told`
         since the last episode. Raises RobotError."""
+        options = options or {}
         rest = torch.tensor(self.robot.of("default_joint_pos", self.robot.arm_joints))
-        goal = torch.as_tensor((options or {}).get("joint_pos", rest), dtype=torch.float32)
-        timeout_s = float((options or {}).get("timeout_s", 15.0))
-        self._wait(lambda: not self.told.paused, 1.0, lambda: "the operator has paused: resume on the page")
-        self.say(RESETTING)
-        self._wait(lambda: self.link.lack() is None, 5.0, lambda: (self.link.lack() or Lack("", "it came late")).text)
-        self.resets(self)
-        self.say(RESETTING)
-        self.go(goal, timeout_s)
-        self._hear_person()
-        told, self.pressed, self.told.gripper = tuple(sorted(self.pressed)), set(), 0.0
+        goal = torch.as_tensor(options.get("joint_pos", rest), dtype=torch.float32)
+        self._awaiting = True
+        try:
+            self._bring(goal, float(options.get("timeout_s", 15.0)))
+        except BaseException:
+            self._give_back()
+            raise
+        told, self.pressed, self.told.gripper = tuple(sorted(self._hear_person())), set(), 0.0
         target = self.link.standing()
         target[self.link.arm] = goal
         self.pipeline.reset(target)
@@ -134,6 +144,20 @@ class RobotEnv:
         obs = self.pipeline.observe(self.link.state(), self.link.goals.scene())
         self.say(RUNNING)
         return obs, {"log": {}, "awaiting_reset": False, "observation_age_s": self.link.age_s(), "told": told}
+
+    def _bring(self, goal: Tensor, timeout_s: float) -> None:
+        """The scene, and then the arm, to where an episode starts."""
+        self._wait(lambda: not self.told.paused, 1.0, lambda: PAUSED)
+        if self._said != WAITING:  # else it goes on with that
+            self.say(RESETTING)
+        self._see()
+        self.resets(self)
+        self.say(RESETTING)
+        self._see()  # a person may have been at work for long, and a hand may be in the way still
+        self.go(goal, timeout_s)
+
+    def _see(self) -> None:
+        self._wait(lambda: self.link.lack() is None, 5.0, lambda: (self.link.lack() or Lack("", "it came late")).text)
 
     def step(self, action: Tensor) -> tuple[Obs, Tensor, Tensor, Tensor, Extras]:
         """Propose, wait until the period is over, observe. Raises RobotError before a `reset`."""
@@ -165,12 +189,26 @@ class RobotEnv:
             self.pipeline.action = self.pipeline.action.clone()
             self.pipeline.action[:, -1] = self.told.gripper
 
+    def end(self, success: bool) -> None:
+        """Of the last step, says who judges from without: it was the episode's last one, and this came of it."""
+        self._awaiting = True
+        self.say(OVER)
+        self.progress.end(success)
+
     def hold(self) -> None:
         """Give authority back: the arm stands, and waits for `reset`."""
         self._awaiting = True
         self.say(OVER)
-        if self.link.owner == self.source:
-            self._call(self.link.release)
+        self._give_back()
+
+    def _give_back(self) -> None:
+        """Also where a person has it now, who would hand it back. Without an answer the guard is gone, or follows
+        nobody who says nothing: either way the arm stands."""
+        if self.link.owner not in (self.source, *self.people):
+            return
+        answer, until = self.link.release.call_async(Trigger.Request()), time.monotonic() + ANSWER_S
+        while not answer.done() and time.monotonic() < until and ros.ok():
+            ros.spin_once(self.node, timeout_sec=0.05)
 
     def close(self) -> None:
         """Give authority back."""
@@ -199,10 +237,28 @@ class RobotEnv:
             self._serve_until(begun_s + (part + 1) * self.link.proposal_s)
         return human or self.link.owner in self.people
 
+    def listen(self, seconds: float) -> None:
+        """For so long, or until it is told to end: what is said meanwhile is not lost."""
+        until = time.monotonic() + seconds
+        while not self.stopping() and (left := until - time.monotonic()) > 0.0:
+            self._serve_until(time.monotonic() + min(left, LOOK_S))
+
     def serve(self, seconds: float) -> set[str]:
-        """Listen for so long; all that the person has pressed since the last episode."""
+        """Listen for so long; all that the person has pressed since the last episode. Raises RobotError if the reset
+        must not go on."""
+        self._heed()
         self._serve_until(time.monotonic() + seconds)
         return self._hear_person()
+
+    def forget(self, word: str) -> None:
+        """What was pressed so far, of TOLD, counts no more."""
+        self._hear_person().discard(word)
+
+    def _heed(self) -> None:
+        if self.stopping():
+            raise RobotError("told to end")
+        if self.told.paused:
+            raise RobotError(PAUSED)
 
     def _hear_person(self) -> set[str]:
         self.pressed |= self.told.read()
@@ -246,6 +302,7 @@ class RobotEnv:
         full = TargetState.at(self.link.standing()[columns][None])
         slow = self.pipeline.commander.limits.tightened(0.5, 0.5)
         while not self._stands_at(wanted[0], columns):
+            self._heed()
             if self.link.owner not in ("", self.source) or time.monotonic() > until_s:
                 raise RobotError(f"the arm did not come to its start posture; the guard is {self.link.guard_state}")
             full, _ = limit_target(wanted, full, slow, self.link.proposal_s)
@@ -262,17 +319,26 @@ class RobotEnv:
     # --- waiting --------------------------------------------------------------------------------------------
 
     def _serve_until(self, time_s: float) -> None:
-        while (left := time_s - time.monotonic()) > 0.0:
-            if not ros.ok():
-                raise RobotError("told to end")
-            ros.spin_once(self.node, timeout_sec=left)
+        """At least once, lest who is late hears nothing."""
+        while True:
+            left = time_s - time.monotonic()
+            self._spin(max(0.0, left))
+            if left <= 0.0:
+                return
 
     def _wait(self, ready: Callable[[], bool], timeout_s: float, what: Callable[[], str]) -> None:
         until = time.monotonic() + timeout_s
         while not ready():
-            if time.monotonic() > until or not ros.ok():
+            if self.stopping():
+                raise RobotError("told to end")
+            if time.monotonic() > until:
                 raise RobotError(f"{what()}, after {timeout_s:g} s")
-            ros.spin_once(self.node, timeout_sec=0.05)
+            self._spin(0.05)
+
+    def _spin(self, seconds: float) -> None:
+        if not ros.ok():
+            raise KeyboardInterrupt  # the signal that ROS took
+        ros.spin_once(self.node, timeout_sec=seconds)
 
     def _call(self, client: Any, patience_s: float = 0.0) -> None:
         """Raises RobotError for a refusal that is the same after `patience_s`."""

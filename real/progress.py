@@ -34,11 +34,18 @@ class Progress:
         self.steps, self.late = self.steps + 1, self.late + late
         self._length, self._human = self._length + 1, self._human + human
         if done:
-            self.recent.append(Episode(self._length, self._human, success))
-            self._length = self._human = 0
+            self.end(success)
         if self._clock() - self._told_s >= EVERY_S:
             self._told_s = self._clock()
             self._report(OK, "acting", {name: f"{value:.4g}" for name, value in self.figures().items()})
+
+    def end(self, success: bool) -> None:
+        """The last step was its episode's last one; once more, if it turns out what came of it."""
+        if self._length:
+            self.recent.append(Episode(self._length, self._human, success))
+        elif self.recent:
+            self.recent[-1] = self.recent[-1]._replace(success=success)
+        self._length = self._human = 0
 
     def figures(self) -> dict[str, float]:
         """By the names under which the operator's page shows them."""

@@ -44,18 +44,30 @@ class Scripted:
 
 class ByPerson:
     """The arm goes out of the way, to its start, and stands there without authority until a person says that they are
-    done. They may move it meanwhile by their device."""
+    done. They may move it meanwhile by their device. Whatever goes wrong from then on, it does not move by itself
+    before they have said so, once more if what they have allowed has failed."""
 
     pipelines: Sequence[Pipeline] = ()
 
     def __init__(self, patience_s: float = PATIENCE_S):
         self.patience_s = patience_s
+        self._steps, self._allowed = -1, False
+        """That had been made when it began to wait; whether the person has said since that they are done."""
 
     def __call__(self, env: RobotEnv) -> None:
-        env.go()
-        env.hold()
-        env.pressed.discard(DONE)  # that has ended the episode
+        if self._steps != env.common_step_counter:
+            self._steps = env.common_step_counter
+            env.go()
+            env.hold()
+            env.forget(DONE)  # that has ended the episode
+        elif self._allowed:
+            env.forget(DONE)
+        self._allowed = False
         env.say("waiting")
+        self._wait(env)
+        self._allowed = True
+
+    def _wait(self, env: RobotEnv) -> None:
         until = time.monotonic() + self.patience_s
         while DONE not in env.serve(LOOK_S) or env.link.owner:
             if time.monotonic() > until:
@@ -90,17 +102,17 @@ class Learned:
         link, pipeline = env.link, self.pipeline
         pipeline.reset(link.standing())
         self.policy.reset(torch.ones(1, dtype=torch.bool))
-        env.pressed.discard(DONE)
-        begun = time.monotonic()
-        for k in range(max(1, round(self.limit_s / pipeline.dt))):
+        env.forget(DONE)
+        due, k, most = time.monotonic(), 0, max(1, round(self.limit_s / pipeline.dt))
+        said: set[str] = set()
+        while link.owner in env.people or (k < most and DONE not in said):  # who has taken over has to let go first
             if lack := link.lack():
                 raise RobotError(f"the reset was broken off: {lack.text}")
             command = pipeline.command(self.policy.act(pipeline.observe(link.state(), link.scene())))
-            env.send(command, begun + k * pipeline.dt)
+            env.send(command, due)
             said = env.serve(0.0)
             if link.owner not in (env.source, *env.people):
                 raise RobotError(f"the reset was broken off; the guard is {link.guard_state}")
             if link.reference is not None:
                 pipeline.follow(link.reference)
-            if DONE in said:
-                return
+            due, k = max(due + pipeline.dt, time.monotonic()), k + 1

@@ -12,7 +12,7 @@ import difflib
 import re
 import types
 import typing
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -60,13 +60,17 @@ def load(root: type[T], overrides: Sequence[str]) -> T:
     return _object(_set(_compose(root, choices), settings))
 
 
-def reload(root: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
-    """Read what `save` wrote, with further overrides."""
+def reload(root: type[T], path: Path, overrides: Sequence[str] = (), anew: Mapping[str, str] | None = None) -> T:
+    """Read what `save` wrote, with further overrides. `anew`: names by group that are chosen in place of those written
+    there; where that is another one, with its defaults."""
     from omegaconf import OmegaConf
 
     try:
         stored: Any = OmegaConf.load(path)
+        for group in [g for g, name in (anew or {}).items() if g in stored and stored[g].name != name]:
+            del stored[group]
         choices = {g: stored[g].name for g in _groups(root) if g in stored}  # an older one lacks the newer groups
+        choices |= anew or {}
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist; is {path.parent} a run?") from None
     except Exception as error:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import threading
 from collections.abc import Sequence
-from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cyclonedds.core import DDSException, Policy, Qos
 from cyclonedds.domain import Domain
@@ -16,12 +14,11 @@ from real.ros import dds, log
 from real.ros.arguments import Arguments, cyclonedds_config, domain_id
 from real.ros.complaints import Complaints, unprinted
 from real.ros.graph import Graph
+from real.ros.signals import Signals
 from robolearn.errors import ConfigError
 
 if TYPE_CHECKING:
     from real.ros.node import Node
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class NotInitializedError(RuntimeError):
@@ -29,7 +26,7 @@ class NotInitializedError(RuntimeError):
 
 
 class Context:
-    """Of `ros.init()`. SIGINT and SIGTERM end `spin`; a second one acts as if nobody had caught it."""
+    """Of `ros.init()`. SIGINT and SIGTERM end `spin`; a later one acts as if nobody had caught it."""
 
     def __init__(self, argv: Sequence[str]):
         self.arguments = Arguments.parse(argv)
@@ -47,23 +44,12 @@ class Context:
             raise ConfigError(f"cannot join DDS domain {self.domain_id}: {why} ({error})") from None
         self.graph = Graph(self.participant)
         self._csid = 0
-        self._handlers: dict[int, Any] = {}
-        if threading.current_thread() is threading.main_thread():
-            self._handlers = {number: signal.signal(number, self._signal) for number in SIGNALS}
+        self._signals = Signals(self.stop)
 
     def client_service_id(self) -> str:
         """Of a new client or service: the participant's GUID prefix and a counter, as dotted hexadecimal."""
         self._csid += 1
         return ".".join(f"{byte:x}" for byte in self.participant.gid[:12] + self._csid.to_bytes(4, "big"))
-
-    def _signal(self, number: int, frame: FrameType | None) -> None:
-        self._restore_signals()
-        self.stop()
-
-    def _restore_signals(self) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self._handlers = {}
 
     def stop(self) -> None:
         """Make every `spin` return; from any thread."""
@@ -73,8 +59,7 @@ class Context:
 
     def close(self) -> None:
         self.stop()
-        if threading.current_thread() is threading.main_thread():
-            self._restore_signals()
+        self._signals.give_back()
         for node in list(self.nodes):
             node.destroy_node()
         self.graph.close()

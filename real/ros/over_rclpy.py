@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -25,6 +24,7 @@ from rclpy.time import Time
 from rclpy.utilities import remove_ros_args as _remove_ros_args
 
 from real.ros.share_definitions import collected
+from real.ros.signals import Signals
 from robolearn.errors import ConfigError
 
 SLICE_S = 0.2  # signals are noticed at least this often
@@ -78,27 +78,16 @@ def _offer(profile: Any) -> dict[str, Any]:
 
 
 _stopping = threading.Event()
-_handlers: dict[int, Any] = {}
+_signals: Signals | None = None
 
 
 def init(args: Sequence[str] | None = None) -> None:
     """Join the domain. `args`: the command line, with or without `--ros-args`; sys.argv if not given. SIGINT and
     SIGTERM end `spin`, and leave what is open open: a guard has to brake first."""
+    global _signals
     rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
     _stopping.clear()
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            _handlers[number] = signal.signal(number, _stop)
-
-
-def _stop(number: int, frame: Any) -> None:
-    _stopping.set()
-    _restore_signals()
-
-
-def _restore_signals() -> None:
-    while _handlers:
-        signal.signal(*_handlers.popitem())
+    _signals = Signals(_stopping.set)
 
 
 def ok() -> bool:
@@ -107,8 +96,10 @@ def ok() -> bool:
 
 def shutdown() -> None:
     """A second time, or before `init`, nothing happens."""
-    if threading.current_thread() is threading.main_thread():
-        _restore_signals()
+    global _signals
+    leaving, _signals = _signals, None
+    if leaving is not None:
+        leaving.give_back()
     rclpy.try_shutdown()
 
 

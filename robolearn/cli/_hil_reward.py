@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +23,11 @@ log = logging.getLogger(__name__)
 DOUBTED = "no_success"
 
 
-def rewarded(env: Env, cfg: Any, spec: PolicySpec, folder: Path) -> RewardedEnv:
+@contextmanager
+def rewarded(env: Env, cfg: Any, spec: PolicySpec, folder: Path) -> Iterator[RewardedEnv]:
     """The world with the rewards of `cfg.reward`, a reward's folder or the name of one that needs no training. Episodes
-    that it took for successes, and were none, go to a set in the run's folder, for its next training."""
+    that it took for successes, and were none, go to a set in the run's folder, for its next training; all of them are
+    there at the end."""
     from robolearn.cli import reward
     from robolearn.hil.rewarded import RewardedEnv
 
@@ -32,9 +37,31 @@ def rewarded(env: Env, cfg: Any, spec: PolicySpec, folder: Path) -> RewardedEnv:
                           "task.success_ends=false")  # fmt: skip
     task = config.build(cfg.task)
     words = task.instruction or cfg.task.name.replace("_", " ")
-    return RewardedEnv(
-        env, source, words, keeper(folder / f"{DOUBTED}_{cfg.actor}", source, spec, words, cfg.task.name)
-    )
+    keep = keeper(folder / f"{DOUBTED}_{cfg.actor}", source, spec, words, cfg.task.name)
+    with aside(keep) as on_doubt:
+        yield RewardedEnv(env, source, words, on_doubt)
+
+
+@contextmanager
+def aside(keep: Callable[[list[Obs]], None]) -> Iterator[Callable[[list[Obs]], None]]:
+    """The same in a thread of its own, one after the other: who holds a robot's authority has no time to write. What is
+    under way at the end is finished; what fails is told in the log, and stops nobody."""
+    waiting: queue.SimpleQueue[list[Obs] | None] = queue.SimpleQueue()
+
+    def work() -> None:
+        while (seen := waiting.get()) is not None:
+            try:
+                keep(seen)
+            except Exception:  # the disk is full, or the set is of other things: the robot goes on
+                log.exception("an episode that was no success is not kept")
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield waiting.put
+    finally:
+        waiting.put(None)
+        thread.join()
 
 
 def keeper(root: Path, source: RewardSource, spec: PolicySpec, words: str, task: str) -> Callable[[list[Obs]], None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,17 @@ SCRIPTED, PERSON = "scripted", "person"
 
 
 @contextmanager
-def robot_env(cfg: Any, spec: PolicySpec) -> Iterator[RobotEnv]:
-    """`cfg.site` is a site file, or the name of a robot's profile. Its authority is given back at the end."""
+def robot_env(cfg: Any, spec: PolicySpec, stopping: Callable[[], bool]) -> Iterator[RobotEnv]:
+    """`cfg.site` is a site file, or the name of a robot's profile. Its authority is given back at the end, whatever
+    that is. `stopping` says that it is near."""
     with _node(cfg, "actor") as node:
         found = _site(node, cfg, spec)
         env = RobotEnv(node, found, spec, episode_length_s=cfg.task.episode_length_s,
-                       resets=_resets(cfg, found.robot))  # fmt: skip
-        yield env
-        env.close()
+                       resets=_resets(cfg, found.robot), stopping=stopping)  # fmt: skip
+        try:
+            yield env
+        finally:
+            env.close()
 
 
 def serve_person(cfg: Any, spec: PolicySpec) -> None:

@@ -36,7 +36,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from robolearn.distributed.access import Access
     from robolearn.env import Env
     from robolearn.hil.learner import Learner
+    from robolearn.loops.interrupt import Interrupt
     from robolearn.policies.base import Policy
     from robolearn.spec import PolicySpec
 
@@ -64,6 +65,8 @@ FILE = "hil.yaml"
 RESTARTS = 20
 """Of a process that was killed, in one run of the command."""
 LOOK_S, END_S = 0.2, 20.0
+WELCOME_S = 10.0
+"""In which a learner that is there says whether it takes the actor, before an arm moves."""
 PARENT = "ROBOLEARN_PARENT"
 """Process that started this one, of role=both."""
 
@@ -103,18 +106,7 @@ def help_text() -> str:
 
 def main(argv: list[str]) -> int:
     _world.discover()
-    argv = _split(argv)
-    resume = [w.partition("=")[2] for w in argv if w.startswith("resume=")]
-    words = [w for w in argv if not w.startswith("resume=")]
-    if resume:
-        from robolearn import runs
-
-        folder = runs.find_run(resume[-1])
-        cfg = config.reload(HilCfg, folder / FILE, words)
-    else:
-        cfg = _load(words)
-        folder = Path() if cfg.role == "person" else train.new_folder(cfg, words)
-        cfg.run_dir = str(folder)
+    cfg, folder = _read(_split(argv))
     if not hasattr(cfg.algo, "demo_share") or cfg.residual.base:
         raise ConfigError("robolearn hil learns with algo=sac or td3, without residual.base")
     given = [n for n in NOT_HERE if getattr(cfg, n) != HilCfg.__dataclass_fields__[n].default]
@@ -124,21 +116,42 @@ def main(argv: list[str]) -> int:
     return {"both": _both, "learner": _learn, "actor": _act, "person": _accompany}[cfg.role](cfg, folder)
 
 
+def _read(argv: list[str]) -> tuple[HilCfg, Path]:
+    """What is asked for, and the folder of its run."""
+    resume = [w.partition("=")[2] for w in argv if w.startswith("resume=")]
+    words = [w for w in argv if not w.startswith("resume=")]
+    if resume:
+        from robolearn import runs
+
+        folder = runs.find_run(resume[-1])
+        return _load(words, folder), folder
+    cfg = _load(words)
+    folder = Path() if cfg.role == "person" else train.new_folder(cfg, words)
+    cfg.run_dir = str(folder)
+    return cfg, folder
+
+
 def _split(argv: list[str]) -> list[str]:
     """What a launch file says in one argument, as several; and without an experiment that is none."""
     found = (shlex.split(w.partition("=")[2]) if w.startswith("words=") else [w] for w in argv)
     return [w for words in found for w in words if w != "experiment="]
 
 
-def _load(words: list[str]) -> HilCfg:
-    """On a robot the person is a real one, whoever the experiment has; one that was asked for is refused."""
+def _load(words: list[str], run: Path | None = None) -> HilCfg:
+    """Anew, or as that run was, with what else is said. On a robot the person is a real one, whoever the experiment or
+    the run has; one that was asked for is refused."""
     given = {k: v for k, _, v in (w.partition("=") for w in words)}
-    if not given.get("site") or given.get("role") == "person":
-        return config.load(HilCfg, words)
-    if given.get("person", ALONE) != ALONE:
-        raise ConfigError(f"person={given['person']} is for simulated worlds; on a robot a person takes over by a "
-                          "device (docs/teleop.md): person=nobody")  # fmt: skip
-    cfg = config.load(HilCfg, [w for w in words if w != f"person={ALONE}"])
+    person, others = given.get("person"), [w for w in words if not w.startswith("person=")]
+    if run is not None:
+        cfg = config.reload(HilCfg, run / FILE, others, {} if person is None else {"person": person})
+    else:
+        real = given.get("site") and given.get("role") != "person"
+        cfg = config.load(HilCfg, others if real else words)
+    if not cfg.site or cfg.role == "person":
+        return cfg
+    if person not in (None, ALONE):
+        raise ConfigError(f"person={person} is for simulated worlds; on a robot a person takes over by a device "
+                          "(docs/teleop.md): person=nobody")  # fmt: skip
     alone = config.entry("person", ALONE).config
     assert alone is not None
     cfg.person = alone()
@@ -269,6 +282,7 @@ def _act(cfg: HilCfg, folder: Path) -> int:
     from robolearn.distributed.actor import ActorLink
     from robolearn.hil import steps
     from robolearn.hil.actor import Actor
+    from robolearn.loops.interrupt import Interrupt
 
     torch.set_num_threads(1)
     _end_with_parent()
@@ -276,15 +290,13 @@ def _act(cfg: HilCfg, folder: Path) -> int:
     algo = _algo(cfg, spec, 1, capacity=3)  # it remembers nothing
     about = steps.about(_run_name(cfg), spec, algo.policy)
     with ActorLink(cfg.address, about, folder / f"sent_{cfg.actor}", cfg.actor, _access(cfg)) as link:
+        if cfg.site:
+            link.wait_connected(WELCOME_S)
         cfg.seed = _seed(cfg, link.state().last)
         algo.generator.manual_seed(cfg.seed + 1)
-        with _acted_in(cfg, spec, folder) as world:
-            env = world
-            if cfg.reward:
-                from robolearn.cli._hil_reward import rewarded
-
-                env = rewarded(world, cfg, spec, folder)
-            actor = Actor(env, algo, link, 0.0 if cfg.site else cfg.speed)
+        interrupt = Interrupt("this step")
+        with _acted_in(cfg, spec, folder, interrupt) as world, _judged(world, cfg, spec, folder) as env:
+            actor = Actor(env, algo, link, 0.0 if cfg.site else cfg.speed, interrupt=interrupt)
             actor.run()
             log.info("%s made %d steps, %d of them late; %d wait for the learner", cfg.actor, actor.steps, actor.late,
                      link.state().unacknowledged)  # fmt: skip
@@ -292,14 +304,14 @@ def _act(cfg: HilCfg, folder: Path) -> int:
 
 
 @contextmanager
-def _acted_in(cfg: HilCfg, spec: PolicySpec, folder: Path) -> Iterator[Env]:
+def _acted_in(cfg: HilCfg, spec: PolicySpec, folder: Path, interrupt: Interrupt) -> Iterator[Env]:
     """A simulated world, with its simulated person, or a robot."""
     from robolearn.cli._loops.people import accompanied
 
     if cfg.site:
         from robolearn.cli._hil_robot import robot_env
 
-        with robot_env(cfg, spec) as robot:
+        with robot_env(cfg, spec, lambda: interrupt.wanted) as robot:
             yield robot
         return
     world = _world.make_env(cfg.task, cfg.backend, 1, "cpu", cfg.seed, folder / "diverged")
@@ -307,6 +319,14 @@ def _acted_in(cfg: HilCfg, spec: PolicySpec, folder: Path) -> Iterator[Env]:
         yield world if cfg.person.name == ALONE else accompanied(world, cfg)
     finally:
         world.close()
+
+
+def _judged(world: Env, cfg: HilCfg, spec: PolicySpec, folder: Path) -> AbstractContextManager[Env]:
+    if not cfg.reward:
+        return nullcontext(world)
+    from robolearn.cli._hil_reward import rewarded
+
+    return rewarded(world, cfg, spec, folder)
 
 
 def _accompany(cfg: HilCfg, folder: Path) -> int:

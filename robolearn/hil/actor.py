@@ -26,9 +26,10 @@ class Actor:
     tells waits in its journal."""
 
     def __init__(self, env: Env, algo: OffPolicy, link: ActorLink, speed: float = 1.0,
-                 clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep):  # fmt: skip
+                 clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep,
+                 interrupt: Interrupt | None = None):  # fmt: skip
         """`algo` is there for its policy and how it explores; `speed` is how much faster than real time a simulated
-        world may go, 0 for as fast as it can."""
+        world may go, 0 for as fast as it can. `interrupt` is one that others look at too: a robot's resets."""
         if env.num_envs != 1:
             raise ValueError(f"an actor has one environment, not {env.num_envs}; start several actors")
         self.env, self.algo, self.link = env, algo, link
@@ -36,7 +37,7 @@ class Actor:
         self._clock, self._sleep = clock, sleep
         self.version, self._taken = 0, ("", 0)
         self.steps, self.late, self._due = 0, 0, 0.0
-        self._interrupt = Interrupt("this step")
+        self._interrupt = interrupt or Interrupt("this step")
 
     def run(self, most: int = 2**62) -> None:
         """Until it is interrupted, or so many steps were made."""
@@ -54,13 +55,18 @@ class Actor:
             try:
                 obs, _ = self.env.reset()
             except UserError as error:
-                log.warning("no episode can begin: %s; it is tried again in %g s", error, AGAIN_S)
-                self._sleep(AGAIN_S)
+                if not self._interrupt.wanted:
+                    log.warning("no episode can begin: %s; it is tried again in %g s", error, AGAIN_S)
+                    self._pause(AGAIN_S)
                 continue
             self.link.send(steps.first(obs, self.algo.replay.frames))
             self._due = self._clock()
             return obs
         return None
+
+    def _pause(self, seconds: float) -> None:
+        """A robot's world listens meanwhile to the person, who may say that it can begin."""
+        getattr(self.env, "listen", self._sleep)(seconds)
 
     @torch.no_grad()
     def step(self, obs: Obs) -> Obs | None:

@@ -87,6 +87,9 @@ class RewardedEnv:
         self._claimed = claimed
         self.claims += claimed
         if "awaiting_reset" in extras:
+            end = getattr(self.env, "end", None)
+            if end is not None and claimed:
+                end(True)
             return obs, extras | {"awaiting_reset": True}
         if claimed and not said:
             self._doubt()

@@ -59,6 +59,17 @@ def test_rates_are_of_the_last_episodes_and_steps_of_all(told):
     assert figures["cycle time, s"] == pytest.approx(0.5) and figures["steps"] == 140
 
 
+def test_an_end_that_is_told_after_the_step_counts_once_and_for_what_came_of_it(told):
+    progress = Progress(told, "an arm", 0.1, lambda: 0.0)
+    for human in (True, True, False, False):
+        progress(human, False, False, False)
+    progress.end(True)
+    assert list(progress.recent) == [(4, 2, True)]
+    episode(progress, 5, human=1, success=False)
+    progress.end(True)  # the step had said that its time was over
+    assert list(progress.recent) == [(4, 2, True), (5, 1, True)]
+
+
 def test_it_is_told_once_a_second(told):
     now = [0.0]
     progress = Progress(told, "an arm", 0.1, lambda: now[0])

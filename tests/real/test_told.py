@@ -34,6 +34,15 @@ def test_a_button_that_is_held_on_the_page_counts_once_beside_a_joystick_that_sa
     assert told.read() == {"success"} and told.gripper == -1.0
 
 
+@pytest.mark.parametrize("gripper", [float("nan"), float("inf"), 2.0])
+def test_a_gripper_that_is_told_nonsense_stays_as_it_was_told_before(gripper):
+    topics = Topics()
+    told = Told(topics, ("page",))
+    topics.say("page/action", 0, 0, 0, gripper=-1.0)
+    topics.say("page/action", 0, 0, 0, gripper=gripper)
+    assert told.gripper == -1.0
+
+
 def test_a_pause_lasts_until_it_is_resumed():
     topics = Topics()
     told = Told(topics, ("page",))

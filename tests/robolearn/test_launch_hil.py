@@ -65,6 +65,31 @@ def test_its_words_are_those_of_the_command() -> None:
     assert person.task == learning.task and person.site == learning.site
 
 
+def test_a_run_goes_on_by_the_launch_files_words(tmp_path: Path) -> None:
+    """Which say that nobody is simulated on the robot, and beside it may start somebody who is."""
+    run = tmp_path / "run"
+    run.mkdir()
+    hil._save(config.load(hil.HilCfg, ["task=franka_reach", "algo=sac", "total_steps=500", "algo.hidden=[16]",
+                                       "person=watchful"]), run)  # fmt: skip
+    words = started(twin="true", simulated="true", experiment="", words=f"resume={run} seed=7",
+                    person_words="person.patience_s=2.5")  # fmt: skip
+    (learning, folder), (person, _) = (hil._read(hil._split(words[n].command[2:])) for n in ("hil", "person"))
+    assert (folder, learning.total_steps, learning.algo.hidden, learning.seed) == (run, 500, (16,), 7)
+    assert (learning.role, learning.person.name) == ("both", "nobody") and learning.site.endswith("franka.yaml")
+    assert (person.role, person.person.name, person.person.patience_s) == ("person", "late", 2.5)
+    with pytest.raises(config.ConfigError, match="person=late is for simulated worlds"):
+        hil._load(["site=franka", "person=late"], run)
+
+
+def test_a_simulated_run_goes_on_with_another_person(tmp_path: Path) -> None:
+    hil._save(config.load(hil.HilCfg, ["task=cartpole", "algo=td3", "person=watchful", "person.delay_s=3"]), tmp_path)
+    same, other = hil._load(["person=watchful"], tmp_path), hil._load(["person=late"], tmp_path)
+    assert (same.person.name, same.person.delay_s) == ("watchful", 3.0)
+    assert other.person == config.entry("person", "late").config()
+    with pytest.raises(config.ConfigError, match="person 'lat'"):
+        hil._load(["person=lat"], tmp_path)
+
+
 def test_a_full_deflection_means_as_much_to_the_person_as_to_the_node_and_the_policy() -> None:
     words = started(twin="true", simulated="true")
     person = loaded(words["person"])

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 
 import pytest
 
@@ -31,22 +32,25 @@ def acting(stack, tmp_path):
     stack.start("twin", "guard")
     stack.start("teleop", words=["-p", "devices:=[joy]", "-p", "joy.timeout_s:=1.0"])
     stack.wait(lambda: stack.states and stack.heard["guard/state"] and stack.node.count_publishers("/teleop/action"))
-    with LearnerServer("127.0.0.1:0", about, tmp_path / "journals") as server, (tmp_path / "log").open("w") as log:
+    with ExitStack() as at_end, (tmp_path / "log").open("w") as log:
+        server = LearnerServer("127.0.0.1:0", about, tmp_path / "journals")
+        at_end.callback(server.close)
         words = [*WORDS, "role=actor", "site=franka", f"address={server.address}", f"run_dir={tmp_path / 'run'}"]
         command = [sys.executable, "-m", "robolearn.cli.main", "hil", *words]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         try:
-            yield Acting(stack, server, process, tmp_path / "log")
+            yield Acting(stack, server, process, tmp_path / "log", at_end)
         finally:
             process.kill()
             process.wait()
 
 
 class Acting:
-    def __init__(self, stack, server, process, log):
+    def __init__(self, stack, server, process, log, at_end):
         self.stack, self.process, self.log = stack, process, log
-        self.records, self._server, self._positions = [], server, {}
+        self.end_learner = at_end.close
+        self.records, self.server, self._positions = [], server, {}
         self._joy = stack.node.create_publisher(Joy, "joy", QoSProfile(depth=1))
         self.axes, self.buttons = [0.0] * 8, [0] * 11
         stack.node.create_timer(0.02, lambda: self._joy.publish(Joy(axes=self.axes, buttons=self.buttons)))
@@ -57,7 +61,7 @@ class Acting:
         while not condition(self.records):
             assert self.process.poll() is None and time.monotonic() < end, self.log.read_text()[-2000:]
             self.stack.spin()
-            for record in self._server.read(self._positions):
+            for record in self.server.read(self._positions):
                 self._positions[record.actor] = record.sequence
                 self.records.append(record)
 
@@ -94,6 +98,35 @@ def test_an_actor_that_is_killed_leaves_the_arm_at_rest(acting):
     acting.process.kill()
     acting.stack.wait(lambda: acting.stack.state() in ("idle", "stopped") and acting.stack.still())
     assert acting.stack.heard["guard/owner"][-1] == ""
+
+
+def test_an_actor_that_its_learner_refuses_under_way_gives_authority_back(acting, tmp_path):
+    """A learner of another rate, at the same address; the guard does not have to stop the arm for want of proposals."""
+    acting.until(lambda _: len(acting.steps()) >= 5)
+    acting.end_learner()
+    with LearnerServer(acting.server.address, of_another_rate(), tmp_path / "others"):
+        end = time.monotonic() + 90.0
+        while acting.process.poll() is None and time.monotonic() < end:
+            acting.stack.spin()
+    assert acting.process.returncode == 1 and "rate_hz" in acting.log.read_text()
+    acting.stack.wait(lambda: acting.stack.heard["guard/owner"][-1] == "" and acting.stack.still())
+    acting.stack.rest(0.2)
+    assert acting.stack.state() == "idle"
+
+
+def test_an_actor_that_its_learner_refuses_joins_no_robot(tmp_path):
+    """Where there is none it would say so, and try again."""
+    with LearnerServer("127.0.0.1:0", of_another_rate(), tmp_path / "journals") as server:
+        words = [*WORDS, "role=actor", "site=franka", f"address={server.address}", f"run_dir={tmp_path / 'run'}"]
+        command = [sys.executable, "-m", "robolearn.cli.main", "hil", *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120.0)
+    assert done.returncode == 1 and "rate_hz" in done.stderr and "no episode can begin" not in done.stderr
+
+
+def of_another_rate():
+    cfg = config.load(hil.HilCfg, [*WORDS, "task.decimation=8"])
+    spec = _world.spec_of(cfg.task)
+    return steps.about(hil._run_name(cfg), spec, hil._algo(cfg, spec, 1).policy)
 
 
 def test_a_site_of_another_robot_and_a_simulated_person_are_refused(tmp_path):

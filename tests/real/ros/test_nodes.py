@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from real import ros
+from real.ros.signals import Signals
 
 PEER = Path(__file__).parent / "peer.py"
 String, JointState = ros.interface("std_msgs/msg/String"), ros.interface("sensor_msgs/msg/JointState")
@@ -120,6 +121,32 @@ def test_signals_end_a_node_without_a_word(spawn, domain, number):
     process.errors.seek(0)
     assert (process.returncode, out, process.errors.read()) == (0, "", "")
     assert time.monotonic() - start < 2.0
+
+
+def test_two_signals_at_once_end_a_node_as_one_does(spawn, domain):
+    """A launcher's and a terminal's: the later one must neither be complained of nor keep a guard from braking."""
+    process = spawn(PEER, "talker", "chatter", 0.01)
+    assert process.stdout.readline() == "ready\n"
+    for number in (signal.SIGSTOP, signal.SIGTERM, signal.SIGINT, signal.SIGCONT):
+        process.send_signal(number)
+    out, _ = process.communicate(timeout=10)
+    process.errors.seek(0)
+    assert (process.returncode, out, process.errors.read()) == (0, "", "")
+
+
+def test_a_later_signal_acts_as_if_nobody_had_caught_it():
+    now, asked, passed = [0.0], [], []
+    at_first = signal.signal(signal.SIGTERM, lambda number, frame: passed.append(number))
+    try:
+        signals = Signals(lambda: asked.append(now[0]), lambda: now[0])
+        for now[0] in (5.0, 5.125, 6.0):
+            signal.raise_signal(signal.SIGTERM)
+        assert asked == [5.0, 5.125] and passed == [signal.SIGTERM]
+        signals.give_back()
+        signal.raise_signal(signal.SIGTERM)
+        assert len(passed) == 2
+    finally:
+        signal.signal(signal.SIGTERM, at_first)
 
 
 @pytest.mark.parametrize(("end", "size"), [("kill", 10), ("stop", 10), ("kill", 1_000_000), ("stop", 1_000_000)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +186,33 @@ def test_the_button_for_failure_after_its_success_sends_the_episode_back(world: 
             env.step(ACTION)
 
 
+def test_an_episode_begins_before_the_last_one_is_written_as_no_success(world: Any) -> None:
+    """Who holds a robot's authority and says nothing loses it; and a full disk stops nobody."""
+    source, kept, robot, disk = classifier(), [], Robot(world), threading.Event()
+
+    def keep(seen: list[Any]) -> None:
+        assert disk.wait(60.0)
+        kept.append(len(seen))
+        if len(kept) == 1:
+            raise OSError("no space left on device")
+
+    with _hil_reward.aside(keep) as on_doubt:
+        env = RewardedEnv(robot, source, on_doubt=on_doubt)  # type: ignore[arg-type]
+        for _ in range(2):
+            say(source, False)
+            robot.told = ()
+            env.reset()
+            say(source, True)
+            for _ in range(2):
+                env.step(ACTION)
+            say(source, False)
+            robot.told = ("failure",)
+            env.reset()
+        assert env.doubts == 2 and not kept
+        disk.set()
+    assert kept == [3, 3]
+
+
 def test_a_robot_holds_when_its_source_will_not_judge(world: Any) -> None:
     source, robot = classifier(), Robot(world)
     env = RewardedEnv(robot, source)  # type: ignore[arg-type]
@@ -196,20 +225,20 @@ def test_a_robot_holds_when_its_source_will_not_judge(world: Any) -> None:
 # --- the command ---------------------------------------------------------------------------------------------
 
 
-def made(world: Any, folder: Path, name: str, *words: str) -> RewardedEnv:
+def made(world: Any, folder: Path, name: str, *words: str) -> AbstractContextManager[RewardedEnv]:
     cfg = config.load(hil.HilCfg, [*WORDS, f"reward={name}", *words])
     return _hil_reward.rewarded(world, cfg, _world.spec_of(cfg.task), folder)
 
 
 def test_false_successes_become_a_set_that_the_next_training_reads(world: Any, tmp_path: Path) -> None:
     source = classifier()
-    env = made(Unsuccessful(world), tmp_path, str(bundle.save(tmp_path / "reward", source)))
     frames = []
-    for _ in range(2):
-        say(env.source, False)
-        frames += [env.reset()[0]["policy"][0].clone()]
-        say(env.source, True)
-        frames += [env.step(ACTION)[-1]["final_obs"]["policy"][0].clone() for _ in range(2)]
+    with made(Unsuccessful(world), tmp_path, str(bundle.save(tmp_path / "reward", source))) as env:
+        for _ in range(2):
+            say(env.source, False)
+            frames += [env.reset()[0]["policy"][0].clone()]
+            say(env.source, True)
+            frames += [env.step(ACTION)[-1]["final_obs"]["policy"][0].clone() for _ in range(2)]
     episodes = Episodes(tmp_path / "no_success_actor")
     assert [episodes.length(e) for e in episodes.ids] == [3, 3]
     _, said = labels.read(episodes.root, "success", labels.versions(episodes.root)["success"][-1])
@@ -219,7 +248,7 @@ def test_false_successes_become_a_set_that_the_next_training_reads(world: Any, t
 
 def test_what_does_not_fit_is_refused_before_anything_moves(world: Any, tmp_path: Path) -> None:
     with pytest.raises((ConfigError, RewardError), match="holds no reward"):
-        made(world, tmp_path, "sparce")
+        made(world, tmp_path, "sparce").__enter__()
     with pytest.raises(ConfigError, match=r"reward=classifier: .*policy/front"):
         RewardedEnv(world, Classifier(ClassifierCfg(observed=("policy/front",)), {"policy/front": (24, 24, 3)}))
     other = Classifier(ClassifierCfg(observed=("policy",), threshold=0.5), {"policy": (7,)})
@@ -228,4 +257,4 @@ def test_what_does_not_fit_is_refused_before_anything_moves(world: Any, tmp_path
     cfg = config.load(hil.HilCfg, ["task=franka_lift", "algo=td3", "task.success_ends=true",
                                    f"reward={bundle.save(tmp_path / 'reward', other)}"])  # fmt: skip
     with pytest.raises(ConfigError, match=r"task\.success_ends=false"):
-        _hil_reward.rewarded(world, cfg, _world.spec_of(cfg.task), tmp_path)
+        _hil_reward.rewarded(world, cfg, _world.spec_of(cfg.task), tmp_path).__enter__()
