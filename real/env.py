@@ -69,6 +69,7 @@ class Told:
         """Of these sources; each has an own topic, lest one's silence looks like the other's button let go."""
         self.gripper = 0.0
         """-1 closes, +1 opens: what was said last; 0 before."""
+        self._reached = 0.0
         self.paused = False
         self._pressed: set[str] = set()
         self._held: dict[str, set[str]] = {}
@@ -84,6 +85,19 @@ class Told:
         held = {name for name, down in zip(TOLD, message.buttons[1:], strict=False) if down}
         self._pressed |= held - self._held.get(source, set())
         self._held[source] = held
+
+    def begin(self, gripper: float) -> None:
+        """An episode, with the hand there."""
+        self.gripper, self._reached = 0.0, gripper
+
+    def reached(self, human: bool, sent: float) -> float:
+        """The gripper's number that reached the hand in a step: the one that was `sent`, or what the person has said
+        since they took over; as long as they say nothing, what was before."""
+        if not human:
+            self._reached, self.gripper = sent, 0.0
+        elif self.gripper:
+            self._reached = self.gripper
+        return self._reached
 
     def read(self) -> set[str]:
         """What was pressed since the last time, of TOLD."""
@@ -106,6 +120,7 @@ class RobotEnv:
         self.node, self.site, self.judge, self.source = node, site, judge, source
         self.device = torch.device("cpu")
         self.robot, self.observation_spec, self.action_spec = site.robot, spec.observation, spec.action
+        self._grips = "gripper" in self.action_spec.names
         self.pipeline, self.resets = Pipeline(spec, site.robot), resets or Scripted()
         self.link = Link(node, site, self.pipeline, source, self.resets.pipelines)
         self._phase = node.create_publisher(String, f"{source}/phase", LATCHED)
@@ -135,10 +150,12 @@ class RobotEnv:
         except BaseException:
             self._give_back()
             raise
-        told, self.pressed, self.told.gripper = tuple(sorted(self._hear_person())), set(), 0.0
+        told, self.pressed = tuple(sorted(self._hear_person())), set()
         target = self.link.standing()
         target[self.link.arm] = goal
         self.pipeline.reset(target)
+        if self._grips:
+            self.told.begin(self.pipeline.gripper())
         self.episode_length_buf.zero_()
         self._return, self._awaiting, self._due_s = torch.zeros(1), False, time.monotonic()
         obs = self.pipeline.observe(self.link.state(), self.link.goals.scene())
@@ -173,8 +190,9 @@ class RobotEnv:
         self._due_s += self.step_dt
         if self.link.reference is not None:
             self.pipeline.follow(self.link.reference)
-        if human:
-            self._grip()
+        if self._grips:
+            self.pipeline.action = self.pipeline.action.clone()
+            self.pipeline.action[:, -1] = self.told.reached(human, float(self.pipeline.action[0, -1]))
         self.common_step_counter += 1
         self.episode_length_buf += 1
         obs, reward, terminated, truncated, extras = self._outcome(missed)
@@ -182,12 +200,6 @@ class RobotEnv:
         return obs, reward, terminated, truncated, extras | {
             "intervened": torch.tensor([human]), "proposed": action, "late_s": late_s,
         }  # fmt: skip
-
-    def _grip(self) -> None:
-        """What the person said of the gripper counts as done; nothing said leaves it."""
-        if "gripper" in self.action_spec.names and self.told.gripper:
-            self.pipeline.action = self.pipeline.action.clone()
-            self.pipeline.action[:, -1] = self.told.gripper
 
     def end(self, success: bool) -> None:
         """Of the last step, says who judges from without: it was the episode's last one, and this came of it."""

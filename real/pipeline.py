@@ -86,6 +86,11 @@ class Pipeline:
         self.target = self.target.index_copy(1, torch.tensor(self._driven), command.target)
         return command
 
+    def gripper(self) -> float:
+        """The last number of an action with a gripper, that would leave its set-points where they are."""
+        at = self.commander.last.position
+        return float(self.commander.term.action(at, at)[0, -1].clamp(-1.0, 1.0))
+
     def pause(self) -> None:
         """A period without a command: the guard brings the set-points to rest, and `follow` tells where, if that is
         not where they are."""

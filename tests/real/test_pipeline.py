@@ -28,7 +28,8 @@ def world(task: str, **settings) -> SimEnv:
 @pytest.mark.parametrize(
     ("task", "action"),
     [("franka_reach", "joint_position_delta"), ("franka_reach", "ee_delta"), ("franka_lift", "ee_delta"),
-     ("franka_lift", "asked"), ("franka_lift", "relative"), ("franka_peg_insert", "relative")],
+     ("franka_lift", "asked"), ("franka_lift", "relative"), ("franka_peg_insert", "relative"),
+     ("franka_peg_insert", "asked")],
 )  # fmt: skip
 def test_observations_and_set_points_are_those_of_the_simulator(task, action):
     """A robot keeps by itself where its hand began; `asked` is seen from where the set-points would have the hand."""
@@ -64,6 +65,17 @@ def test_where_the_hand_began_is_of_this_episode():
             state = pipeline.state(0.0, rest + shift + more, still, still)
             seen.append(pipeline.observe(state, scene)["policy"][0, 2:5].norm())  # metres from the start
     assert max(seen[0], seen[2]) < 1e-6 and min(seen[1], seen[3]) > 0.01
+    env.close()
+
+
+def test_where_a_gripper_is_as_a_number_of_an_action():
+    """Franka's fingers go from 0 (-1) to 4 cm (+1)."""
+    env = world("franka_lift", action="ee_delta")
+    pipeline, at = Pipeline(env.policy_spec(), env.robot), torch.tensor(env.robot.default_joint_pos)
+    for opening_m, number in ((0.04, 1.0), (0.01, -0.5), (0.0, -1.0), (0.041, 1.0)):
+        at[7:] = opening_m
+        pipeline.reset(at)
+        assert pipeline.gripper() == pytest.approx(number, abs=1e-6)
     env.close()
 
 

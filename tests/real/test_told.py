@@ -34,6 +34,20 @@ def test_a_button_that_is_held_on_the_page_counts_once_beside_a_joystick_that_sa
     assert told.read() == {"success"} and told.gripper == -1.0
 
 
+def test_a_gripper_that_the_person_leaves_alone_is_where_the_policy_left_it():
+    """Not where it would have gone since, nor where the person of an earlier intervention wanted it."""
+    topics = Topics()
+    told = Told(topics, ("teleop",))
+    told.begin(1.0)
+    assert told.reached(True, -0.3) == 1.0  # the hand is open, the policy's wish was not sent
+    topics.say("teleop/action", 0, 0, 0, gripper=-1.0)
+    assert [told.reached(True, 0.5) for _ in range(2)] == [-1.0, -1.0]
+    assert told.reached(False, 0.5) == 0.5
+    assert told.reached(True, -0.2) == 0.5
+    topics.say("teleop/action", 0, 0, 0, gripper=1.0)
+    assert told.reached(True, -0.2) == 1.0
+
+
 @pytest.mark.parametrize("gripper", [float("nan"), float("inf"), 2.0])
 def test_a_gripper_that_is_told_nonsense_stays_as_it_was_told_before(gripper):
     topics = Topics()
