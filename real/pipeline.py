@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robolearn.actions import Command, Commander
+from robolearn.actions import Command, Commander, WithGripper
 from robolearn.env import Obs
 from robolearn.kinematics import Chain
 from robolearn.limits import TargetState
@@ -88,8 +88,9 @@ class Pipeline:
 
     def gripper(self) -> float:
         """The last number of an action with a gripper, that would leave its set-points where they are."""
-        at = self.commander.last.position
-        return float(self.commander.term.action(at, at)[0, -1].clamp(-1.0, 1.0))
+        term = self.commander.term
+        assert isinstance(term, WithGripper)
+        return float(term.opening(self.commander.last.position).clamp(-1.0, 1.0))
 
     def pause(self) -> None:
         """A period without a command: the guard brings the set-points to rest, and `follow` tells where, if that is

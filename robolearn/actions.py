@@ -189,8 +189,11 @@ class WithGripper:
 
     def action(self, target: Tensor, last: Tensor) -> Tensor:
         arm = self.arm.action(target[:, : self.n], last[:, : self.n])
-        grip = ((target[:, self.n :] - self.centre) / self.reach).mean(1, keepdim=True)
-        return torch.cat((arm, grip), dim=1)
+        return torch.cat((arm, self.opening(target)), dim=1)
+
+    def opening(self, target: Tensor) -> Tensor:
+        """(B, 1) the action's last number."""
+        return ((target[:, self.n :] - self.centre) / self.reach).mean(1, keepdim=True)
 
 
 def _check_gripper(spec: ActionSpec, robot: RobotSpec, mode: ControlMode, joints: tuple[str, ...],
