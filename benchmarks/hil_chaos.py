@@ -46,7 +46,9 @@ PATIENCE_S = 600.0
 MORE = 40
 """Steps; of those that were made before a fault fewer were not in a checkpoint when it was over."""
 WORDS = ["experiment=lift_hil", "data.path=", "site=franka", "person=nobody", "eval_episodes=0", "checkpoint_every_s=1",
-         "algo.warmup_steps=50", "algo.capacity=100000", "total_steps=1000000"]  # fmt: skip
+         "algo.warmup_steps=50", "algo.capacity=100000", "total_steps=1000000",
+         "task.ee_step_m=0.02", "task.ee_step_rad=0.05", "task.episode_length_s=5"]  # fmt: skip
+"""Short ways: a policy that knows nothing soon has the hand at the arm's own foot, whence no straight way leads back."""
 
 
 class Learning(Stack):
