@@ -48,7 +48,7 @@ MORE = 40
 WORDS = ["experiment=lift_hil", "data.path=", "site=franka", "person=nobody", "eval_episodes=0", "checkpoint_every_s=1",
          "algo.warmup_steps=50", "algo.capacity=100000", "total_steps=1000000",
          "task.ee_step_m=0.02", "task.ee_step_rad=0.05", "task.episode_length_s=5"]  # fmt: skip
-"""Short ways: a policy that knows nothing soon has the hand at the arm's own foot, whence no straight way leads back."""
+"""Short ways: a policy that knows nothing may get the hand to the arm's own foot, whence no straight way leads back."""
 
 
 class Learning(Stack):

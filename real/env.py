@@ -316,8 +316,10 @@ class RobotEnv:
         while not self._stands_at(wanted[0], columns):
             self._heed()
             if self.link.owner not in ("", self.source) or time.monotonic() > until_s:
-                raise RobotError(f"the arm did not come to its start posture; the guard is {self.link.guard_state}, and "
-                                 "tells in its log what it holds back: move the arm free by a device, or by hand")  # fmt: skip
+                raise RobotError(
+                    f"the arm did not come to its start posture; the guard is {self.link.guard_state}; "
+                    "its log says what it holds back: move the arm free by a device or by hand"
+                )
             full, _ = limit_target(wanted, full, slow, self.link.proposal_s)
             self.link.propose_joints(full.position[0])
             self._serve_until(time.monotonic() + self.link.proposal_s)
