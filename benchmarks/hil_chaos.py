@@ -47,15 +47,13 @@ MORE = 40
 """Steps; of those that were made before a fault fewer were not in a checkpoint when it was over."""
 WORDS = ["experiment=lift_hil", "data.path=", "site=franka", "person=nobody", "eval_episodes=0", "checkpoint_every_s=1",
          "algo.warmup_steps=50", "algo.capacity=100000", "total_steps=1000000"]  # fmt: skip
-BOX = ("-p", "limits.box_lower_m:=[0.3, -0.4, 0.05]", "-p", "limits.box_upper_m:=[0.7, 0.4, 0.8]")
-"""A policy that knows nothing may get the hand to the arm's own foot, whence no straight way leads back."""
 
 
 class Learning(Stack):
     """Twin, guard and teleop node, actor and learner, and a joystick."""
 
     def __init__(self, folder: Path):
-        super().__init__(folder, "none", ("-p", "scene:=franka_lift", "-p", f"command_rate_hz:={GUARD_HZ}", *BOX))
+        super().__init__(folder, "none", ("-p", "scene:=franka_lift", "-p", f"command_rate_hz:={GUARD_HZ}"))
         self.node.destroy_publisher(self.env)  # the actor is who proposes as env
         self.run, self.phases, self.owner, self.speaks, self.pushes = folder / "run", list[str](), "", True, False
         self._joy = self.node.create_publisher(Joy, "joy", 1)

@@ -28,6 +28,7 @@ from real.pipeline import Pipeline
 from real.progress import Progress
 from real.resets import ResetPolicy, Scripted
 from real.site import Site
+from real.way import Stuck, Way
 from robolearn.actions import Command
 from robolearn.env import Extras, Obs
 from robolearn.limits import TargetState, limit_target
@@ -55,6 +56,8 @@ ANSWER_S = 1.0
 """In which a guard that is there answers."""
 LOOK_S = 0.1
 """Between two looks at whether it shall end."""
+PASSED_RAD, SLOWER = 0.1, 4.0
+"""Of a way back: how near to a point the next one is gone for, and how much longer it may take than the way there."""
 OPEN_M = 5e-3
 """Of a gripper's joint: how near it has to come to its start."""
 GRIPPER, TOLD = 6, ("success", "failure", "reset")
@@ -134,6 +137,7 @@ class RobotEnv:
         self.episode_length_buf = torch.zeros(1, dtype=torch.long)
         self.common_step_counter = 0
         self._return, self._due_s, self._awaiting = torch.zeros(1), 0.0, True
+        self.way = Way()
 
     # --- the contract ---------------------------------------------------------------------------------------
 
@@ -154,6 +158,7 @@ class RobotEnv:
         target = self.link.standing()
         target[self.link.arm] = goal
         self.pipeline.reset(target)
+        self.way.begin(target[self.link.arm])
         if self._grips:
             self.told.begin(self.pipeline.gripper())
         self.episode_length_buf.zero_()
@@ -190,6 +195,7 @@ class RobotEnv:
         self._due_s += self.step_dt
         if self.link.reference is not None:
             self.pipeline.follow(self.link.reference)
+        self.way.add(self.pipeline.target[0, self.link.arm])
         if self._grips:
             self.pipeline.action = self.pipeline.action.clone()
             self.pipeline.action[:, -1] = self.told.reached(human, float(self.pipeline.action[0, -1]))
@@ -305,22 +311,33 @@ class RobotEnv:
 
     def go(self, goal: Tensor | None = None, timeout_s: float = 15.0) -> None:
         """Take authority, and go straight in joint space to joints (n,) of the arm, or its default posture, as fast as
-        half of the limits allow; a gripper that actions move goes to its default on the way. Raises RobotError."""
+        half of the limits allow; a gripper that actions move goes to its default on the way. Where the guard bars the
+        straight way, back along the one on which the arm has come since the episode began. Raises RobotError."""
         self.take()
         until_s, robot, n = time.monotonic() + timeout_s, self.robot, len(self.link.arm)
         rest = torch.tensor(robot.of("default_joint_pos", self.pipeline.joints))
-        wanted = (rest if goal is None else torch.cat((goal, rest[n:])))[None]
+        wanted = rest if goal is None else torch.cat((goal, rest[n:]))
         columns = self.link.reader.columns(self.pipeline.joints)
         full = TargetState.at(self.link.standing()[columns][None])
         slow = self.pipeline.commander.limits.tightened(0.5, 0.5)
-        while not self._stands_at(wanted[0], columns):
+        ways, back, stuck = [wanted], False, Stuck()
+        while not self._stands_at(wanted, columns):
             self._heed()
             if self.link.owner not in ("", self.source) or time.monotonic() > until_s:
                 raise RobotError(
                     f"the arm did not come to its start posture; the guard is {self.link.guard_state}; "
                     "its log says what it holds back: move the arm free by a device or by hand"
                 )
-            full, _ = limit_target(wanted, full, slow, self.link.proposal_s)
+            at = self.link.standing()[columns]
+            if not back and stuck(at[:n]):
+                ways, back = [*(torch.cat((point, rest[n:])) for point in self.way.back(at[:n])), wanted], True
+                full, until_s = (
+                    TargetState.at(at[None]),
+                    time.monotonic() + timeout_s + SLOWER * len(ways) * self.step_dt,
+                )
+            while len(ways) > 1 and (ways[0] - at)[:n].abs().max() < PASSED_RAD:
+                ways.pop(0)
+            full, _ = limit_target(ways[0][None], full, slow, self.link.proposal_s)
             self.link.propose_joints(full.position[0])
             self._serve_until(time.monotonic() + self.link.proposal_s)
 

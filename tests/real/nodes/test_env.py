@@ -133,6 +133,31 @@ def test_the_applied_action_is_what_the_guard_let_through(make):
     assert position(env)[0] <= upper[0] + 1e-3
 
 
+def test_an_arm_that_is_stuck_goes_back_as_it_has_come(make, monkeypatch):
+    """It has come round its base, with the elbow drawn in, which on the straight way it would not be."""
+    env = make()
+    draw_in, round_, stretch = torch.zeros(3, 1, env.action_spec.dim)
+    draw_in[0, 1], round_[0, 0], stretch[0, 1] = -1.0, 1.0, 1.0
+
+    def over_there() -> bool:  # a busy machine may end the episode on the way
+        begin(env)
+        for action, steps in ((draw_in, 15), (round_, 43), (stretch, 15), (torch.zeros_like(stretch), 10)):
+            for _ in range(steps):
+                if env.step(action)[-1]["awaiting_reset"]:
+                    return False
+        return True
+
+    assert any(over_there() for _ in range(5))
+    assert position(env)[0] > 2.3 and (position(env)[1:] - REST[1:]).abs().max() < 0.2
+    monkeypatch.setattr("real.env.Stuck", lambda: lambda at: True)
+    passed = []
+    stand, env._stands_at = env._stands_at, lambda *a: passed.append(position(env)) or stand(*a)
+    begin(env)
+    assert (position(env) - REST).abs().max() < 0.03
+    half = [at for at in passed if 1.3 < at[0] < 1.8]
+    assert half and all(at[1] < REST[1] - 0.4 for at in half)
+
+
 def test_reset_brings_the_arm_to_where_it_is_told_and_nothing_resets_itself(make):
     env = make(episode_length_s=0.5)
     action = torch.full((1, env.action_spec.dim), 0.5)
