@@ -14,6 +14,7 @@ interrupted training is resumed. At the end the tables in docs/results.md are re
 from __future__ import annotations
 
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -87,6 +88,8 @@ def train(row: Row, seed: int, folder: Path) -> dict[str, Any]:
     if not done.exists():
         given = sources(row, seed)
         started = any((folder / "checkpoints").glob("*.safetensors"))
+        if not started:
+            shutil.rmtree(folder, ignore_errors=True)  # killed before its first checkpoint
         fresh = (f"experiment={row.experiment}", f"seed={seed}", "eval_episodes=0", f"run_dir={folder}", *given,
                  *row.training)  # fmt: skip
         start = time.monotonic()

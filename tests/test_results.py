@@ -72,9 +72,19 @@ def test_a_seed_is_trained_once_and_scored_once_in_each_engine_and_case(calls: l
 
 
 def test_an_interrupted_training_is_resumed_and_not_timed(calls: list[tuple[str, ...]], tmp_path: Path) -> None:
-    (tmp_path / "franka_reach_ppo" / "seed0" / "checkpoints").mkdir(parents=True)
+    checkpoints = tmp_path / "franka_reach_ppo" / "seed0" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    (checkpoints / "000000001000.safetensors").touch()
     assert results.run(ARM, 0)["wall_s"] is None
     assert calls[0] == ("train", f"resume={tmp_path / 'franka_reach_ppo' / 'seed0'}")
+
+
+def test_a_training_killed_before_its_first_checkpoint_begins_anew(
+    calls: list[tuple[str, ...]], tmp_path: Path
+) -> None:
+    (tmp_path / "franka_reach_ppo" / "seed0" / "checkpoints").mkdir(parents=True)
+    assert results.run(ARM, 0)["wall_s"] is not None
+    assert "experiment=franka_reach_ppo" in calls[0]
 
 
 def test_tables_hold_both_engines_and_the_baseline(calls: list[tuple[str, ...]]) -> None:

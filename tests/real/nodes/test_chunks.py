@@ -85,11 +85,11 @@ def test_until_its_first_chunk_an_episode_begins_where_the_robot_is_braked_to(en
     proposed, actions = [], iter([None, None, torch.zeros(1, 7)])
     link = SimpleNamespace(
         age_s=float, reference=None, state=lambda: None, scene=lambda: None, standing=lambda: rest + 0.1,
-        propose=lambda command: proposed.append(command.target[0, :7]),
+        propose=lambda command, part: proposed.append(command.target[0, :7]),
     )  # fmt: skip
     pipeline.observe = lambda robot, scene: {}
     node = SimpleNamespace(
-        link=link, pipeline=pipeline, ages=Spread(), _proposed=False, counts={"proposals": 0},
+        link=link, pipeline=pipeline, ages=Spread(), _proposed=False, _part=0, counts={"proposals": 0},
         planner=SimpleNamespace(act=lambda obs: next(actions)),
     )  # fmt: skip
     for _ in range(3):
