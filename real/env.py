@@ -58,8 +58,8 @@ LOOK_S = 0.1
 """Between two looks at whether it shall end."""
 PASSED_RAD, SLOWER = 0.1, 4.0
 """Of a way back: how near to a point the next one is gone for, and how much longer it may take than the way there."""
-OPEN_M = 5e-3
-"""Of a gripper's joint: how near it has to come to its start."""
+THERE_RAD, OPEN_M = 0.02, 5e-3
+"""How near a joint of the arm, and of a gripper, has to come to its start."""
 GRIPPER, TOLD = 6, ("success", "failure", "reset")
 """Of `teleop/action` and `page/action`: the axis that is the gripper, and the buttons after the first, which says
 whether they are in control."""
@@ -329,7 +329,7 @@ class RobotEnv:
                     "its log says what it holds back: move the arm free by a device or by hand"
                 )
             at = self.link.standing()[columns]
-            if not back and stuck(at[:n]):
+            if not back and (wanted - at)[:n].abs().max() > THERE_RAD and stuck(at[:n]):
                 ways, back = [*(torch.cat((point, rest[n:])) for point in self.way.back(at[:n])), wanted], True
                 full, until_s = (
                     TargetState.at(at[None]),
@@ -346,7 +346,7 @@ class RobotEnv:
         latest, n = self.link.reader.latest, len(self.link.arm)
         away = abs(torch.tensor(latest.position)[columns] - goal)
         slow = abs(latest.velocity[self.link.arm]).max() < 0.02
-        return bool(away[:n].max() < 0.02 and (away[n:] < OPEN_M).all() and slow)
+        return bool(away[:n].max() < THERE_RAD and (away[n:] < OPEN_M).all() and slow)
 
     # --- waiting --------------------------------------------------------------------------------------------
 
