@@ -28,7 +28,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     reasons: dict[str, str | None] = {}
     for item in items:
         if REAL_TIME & set(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.flaky(reruns=1))
+            item.add_marker(pytest.mark.flaky(reruns=2))
         for marker in item.iter_markers():
             if marker.name in LACKS:
                 reason = reasons.setdefault(marker.name, LACKS[marker.name](config))

@@ -107,6 +107,14 @@ class Stack:
         self.wait(lambda: self.states and self.heard["guard/state"])
         self.wait(lambda: self.call("policy/start").success and self.state() == "active" and len(self.commands) > 10)
 
+    def owner(self) -> str | None:
+        """Who has authority, or "" for nobody; None before the guard has said so. Said after the state."""
+        return self.heard["guard/owner"][-1] if self.heard["guard/owner"] else None
+
+    def at_rest(self) -> bool:
+        """Whether nobody has authority and the arm stands."""
+        return self.owner() == "" and self.state() in ("idle", "stopped") and self.still()
+
     def still(self) -> bool:
         """Whether the last command stands."""
         return bool(self.commands) and not any(self.commands[-1].velocity)

@@ -125,7 +125,7 @@ class Owner:
 
     def take(self):
         """Ask for authority, if it has none; on a busy machine the guard may take it away."""
-        if self.stack.heard["guard/owner"][-1] != "env" and self._take.service_is_ready():
+        if self.stack.owner() != "env" and self._take.service_is_ready():
             self._take.call_async(Trigger.Request())
             self.takes += 1
 

@@ -148,7 +148,6 @@ def test_a_thread_that_fails_gives_authority_back_and_the_next_start_is_another_
     for again in (1, 2):
         # Asked only while it has not failed so often: who asks first and looks then has started one try too many.
         stack.wait(lambda n=again: stack.log("policy").count(said) >= n or not stack.call("policy/start"))
-        stack.wait(lambda: stack.state() in ("idle", "stopped") and stack.still())
-        stack.wait(lambda: stack.heard["guard/owner"][-1] == "")
-    assert stack.heard["guard/owner"][-1] == "" and "Traceback" not in stack.log("policy")
+        stack.wait(stack.at_rest)
+    assert "Traceback" not in stack.log("policy")
     assert stack.processes["policy"].poll() is None

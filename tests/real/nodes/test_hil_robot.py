@@ -96,8 +96,7 @@ def test_a_person_ends_an_episode_and_the_arm_goes_back_by_itself(acting):
 def test_an_actor_that_is_killed_leaves_the_arm_at_rest(acting):
     acting.until(lambda _: len(acting.steps()) >= 5)
     acting.process.kill()
-    acting.stack.wait(lambda: acting.stack.state() in ("idle", "stopped") and acting.stack.still())
-    assert acting.stack.heard["guard/owner"][-1] == ""
+    acting.stack.wait(acting.stack.at_rest)
 
 
 def test_an_actor_that_its_learner_refuses_under_way_gives_authority_back(acting, tmp_path):
@@ -109,7 +108,7 @@ def test_an_actor_that_its_learner_refuses_under_way_gives_authority_back(acting
         while acting.process.poll() is None and time.monotonic() < end:
             acting.stack.spin()
     assert acting.process.returncode == 1 and "rate_hz" in acting.log.read_text()
-    acting.stack.wait(lambda: acting.stack.heard["guard/owner"][-1] == "" and acting.stack.still())
+    acting.stack.wait(acting.stack.at_rest)
     acting.stack.rest(0.2)
     assert acting.stack.state() == "idle"
 

@@ -28,7 +28,6 @@ from robolearn.rotations import pose_difference
 Joy, Bool = ros.interface("sensor_msgs/msg/Joy"), ros.interface("std_msgs/msg/Bool")
 CHAIN = Chain(FRANKA.urdf, FRANKA.ee_link, FRANKA.arm_joints)
 ACTOR = DiagnosticArray, "/diagnostics"
-AT_REST = ("idle", "stopped")
 TRIES = 5
 
 
@@ -75,7 +74,7 @@ class Operator:
         pytest.fail(f"never in control; {self.stack.log('page')[-1000:]}")
 
     def owner(self):
-        return self.stack.heard["guard/owner"][-1]
+        return self.stack.owner()
 
     def tool(self):
         arm = [list(self.stack.states[-1].name).index(n) for n in FRANKA.arm_joints]
@@ -157,7 +156,7 @@ def test_a_lost_browser_in_control_stops_the_arm_and_hands_nothing_back(chromium
     browser.press("KeyR")
     stack.wait(lambda: any(stack.commands[-1].velocity))
     browser.signal(how)
-    stack.wait(lambda: operator.owner() == "" and stack.state() in AT_REST and stack.still())
+    stack.wait(stack.at_rest)
     stack.rest(0.5)
     assert "policy" not in stack.heard["guard/owner"][count:] and stack.still()
     assert "lost: nobody is in control" in stack.log("page")
@@ -342,7 +341,7 @@ def test_heartbeats_that_stop_while_the_connection_stays_are_a_loss(operator, st
                 continue
             break
         assert operator.owner() == "page"
-        stack.wait(lambda: operator.owner() == "" and stack.still() and stack.state() in AT_REST)
+        stack.wait(stack.at_rest)
         assert "lost: no heartbeat" in state_of(line)["told"] or any(
             "lost: no heartbeat" in state_of(line)["told"] for _ in range(50)
         )

@@ -87,7 +87,7 @@ def test_a_person_resets_the_scene_while_the_arm_stands_without_authority(stack)
     seen = []
 
     def wait():
-        seen.append((stack.heard["guard/owner"][-1], bench.away()))
+        seen.append((stack.owner(), bench.away()))
         bench.press(RESET)
 
     bench.act["waiting"] = wait
@@ -107,7 +107,7 @@ def test_without_a_persons_word_no_episode_begins_and_the_arm_stands(stack):
     bench = Bench(stack, resets=ByPerson(patience_s=0.5))
     bench.waits_in_vain()
     assert bench.phases[-1] == "waiting"
-    stack.wait(lambda: stack.heard["guard/owner"][-1] == "" and stack.state() in ("idle", "stopped") and stack.still())
+    stack.wait(stack.at_rest)
     with pytest.raises(RobotError, match="call reset"):
         bench.env.step(torch.zeros(1, bench.env.action_spec.dim))
 
@@ -172,7 +172,7 @@ def test_a_reset_ends_when_it_is_told_to_and_gives_authority_back(stack, resets)
         if str(error.value) == "told to end":
             break
     assert str(error.value) == "told to end"
-    stack.wait(lambda: stack.heard["guard/owner"][-1] == "" and stack.still())
+    stack.wait(stack.at_rest)
     bench.env.close()
 
 
@@ -191,7 +191,7 @@ def test_a_pause_breaks_a_reset_off(stack):
         if "operator has paused" in str(error.value):
             break
     assert "operator has paused" in str(error.value) and bench.away() > 0.1
-    stack.wait(lambda: stack.heard["guard/owner"][-1] == "" and stack.still())
+    stack.wait(stack.at_rest)
 
 
 def test_a_reset_that_fails_gives_authority_back(stack):
@@ -200,7 +200,7 @@ def test_a_reset_that_fails_gives_authority_back(stack):
     for _ in range(TRIES):
         with pytest.raises(RobotError) as error:
             bench.env.reset(options={"joint_pos": REST + 0.5, "timeout_s": 0.1})
-        stack.wait(lambda: stack.heard["guard/owner"][-1] == "")
+        stack.wait(lambda: stack.owner() == "")
         stack.rest(0.2)
         if stack.state() == "idle":
             break
@@ -316,7 +316,7 @@ def test_a_robot_stands_without_authority_when_its_classifier_says_success_at_th
         if error.type is RewardError:
             break
     assert "at the first sight" in str(error.value)
-    stack.wait(lambda: stack.heard["guard/owner"][-1] == "" and stack.still())
+    stack.wait(stack.at_rest)
 
 
 def classifier(size):

@@ -56,7 +56,7 @@ def test_a_policy_that_dies_or_freezes_leaves_the_arm_at_rest_until_somebody_tak
     stack.fly()
     stack.kill("policy", how)
     stack.wait(lambda: stack.state() in ("holding", "stopped"))
-    stack.wait(lambda: stack.state() == "stopped" and stack.heard["guard/owner"][-1] == "" and stack.still())
+    stack.wait(lambda: stack.state() == "stopped" and stack.at_rest())
 
 
 def test_a_robot_that_is_not_heard_is_stopped(stack):

@@ -21,7 +21,6 @@ from robolearn.rotations import pose_difference
 
 Joy = ros.interface("sensor_msgs/msg/Joy")
 PERIOD_S, TRIES = 0.02, 5
-AT_REST = ("idle", "stopped")  # the latter where states came late
 WORDS = ["-p", "devices:=[joy]", "-p", "joy.timeout_s:=1.0"]  # the machine of tests is busy
 CHAIN = Chain(FRANKA.urdf, FRANKA.ee_link, FRANKA.arm_joints)
 LATE = "joy: silence"
@@ -79,7 +78,7 @@ class Person:
         return condition()
 
     def owner(self):
-        return self.stack.heard["guard/owner"][-1]
+        return self.stack.owner()
 
     def tool(self):
         arm = [list(self.stack.states[-1].name).index(n) for n in FRANKA.arm_joints]
@@ -112,7 +111,7 @@ def test_a_push_takes_the_arm_moves_the_tool_that_way_and_letting_go_leaves_it_a
     moved = pose_difference(start, person.tool())
     assert moved[:2].abs().max() < 0.02 and moved[3:].abs().max() < 0.05  # up only
     person.push()
-    stack.wait(lambda: stack.state() in AT_REST and person.owner() == "" and stack.still() and person.owners[-1] == "")
+    stack.wait(lambda: stack.at_rest() and person.owners[-1] == "")
     first, last, *_ = person.edges()
     during = person.actions[first:last]
     stamps = [1e9 * m.header.stamp.sec + m.header.stamp.nanosec for m in during]
@@ -157,7 +156,7 @@ def test_a_policy_that_is_stopped_while_a_person_has_the_arm_does_not_get_it_bac
     assert stack.call("policy/stop").success
     stack.rest(0.5)  # until the guard has heard of it
     person.push()
-    stack.wait(lambda: person.owner() == "" and stack.state() in AT_REST and stack.still())
+    stack.wait(stack.at_rest)
     assert set(stack.heard["guard/owner"][count:]) <= {"teleop", ""}  # never the policy
 
 
@@ -175,15 +174,13 @@ def test_a_device_that_falls_silent_in_control_is_lost_and_hands_nothing_back(st
     begin(stack, person, "policy")
     person.seize_from_policy()
     count, person.speaks = len(stack.heard["guard/owner"]), False
-    stack.wait(
-        lambda: person.owner() == "" and stack.state() in AT_REST and stack.still() and LATE in stack.log("teleop")
-    )
+    stack.wait(lambda: stack.at_rest() and LATE in stack.log("teleop"))
     assert "policy" not in stack.heard["guard/owner"][count:]
     assert "lost: nobody is in control" in stack.log("teleop")
     person.speaks = True  # it comes back deflected: that is no take-over
     stack.wait(lambda: "joy is there" in stack.log("teleop").split(LATE)[-1])
     stack.rest(0.5)
-    assert person.owner() == "" and stack.state() in AT_REST
+    assert stack.at_rest()
     person.seize()
 
 
