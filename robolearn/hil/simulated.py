@@ -158,29 +158,38 @@ class WatchfulCfg(PersonCfg):
     """Over which they average it."""
     patience_s: float = math.inf
     """That an episode may take before they bring it to its end, as `late` does."""
+    trust_after_s: float = math.inf
+    """Of all episodes, in an environment: from then on the policy may go its own way, until `patience_s`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("margin", "watch_s"):
             if not 0.0 < getattr(self, name) < math.inf:
                 raise ValueError(f"person.{name} must be finite and above 0, got {getattr(self, name)}")
-        if not self.patience_s >= 0.0:
-            raise ValueError(f"person.patience_s must be at least 0, got {self.patience_s}")
+        for name in ("patience_s", "trust_after_s"):
+            if not getattr(self, name) >= 0.0:
+                raise ValueError(f"person.{name} must be at least 0, got {getattr(self, name)}")
 
 
 @register("person", "watchful", WatchfulCfg)
 class Watchful(SimulatedPerson):
     """Takes over where the policy goes another way than they would, until it would go half as far from theirs; or when
-    it has had its time."""
+    it has had its time. Whoever has seen it for long enough leaves it the way, and looks at the time alone."""
 
     watches = True
     cfg: WatchfulCfg
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.seen_s = torch.zeros((), device=self.acting.device)
 
     def wants(self, obs: Obs, proposed: Tensor, said: Tensor) -> Tensor:
         cfg = self.cfg
         away = ((said - proposed) ** 2).mean(1).sqrt()
         self.lost = self.lost + (away - self.lost) * min(1.0, self.dt / cfg.watch_s)
-        astray = self.lost > torch.where(self.acting, cfg.margin / 2, cfg.margin)
+        self.seen_s = self.seen_s + self.dt
+        margin = torch.where(self.seen_s < cfg.trust_after_s, cfg.margin, math.inf)
+        astray = self.lost > torch.where(self.acting, margin / 2, margin)
         return astray | (self.time_s >= cfg.patience_s)
 
 

@@ -122,6 +122,15 @@ def test_who_watches_brings_an_episode_to_its_end_when_it_has_had_its_time() -> 
     assert drawn(torch.stack([who.act({}, torch.ones(1, 2))[0] for _ in range(6)])) == "...hhh"
 
 
+def test_who_has_watched_for_long_enough_leaves_the_policy_its_way_until_its_time_is_over() -> None:
+    """They would do 1, it does 0. The time that they have watched runs on from one episode to the next."""
+    who = person(WatchfulCfg(**EXACT | {"watch_s": 0.1, "trust_after_s": 0.4, "patience_s": 0.5}))  # type: ignore[arg-type]
+    who.hand.act = lambda: torch.ones(1, 2)  # type: ignore[method-assign]
+    assert drawn(watched(who, 3)) == "hhh"
+    who.reset(torch.tensor([True]))
+    assert drawn(watched(who, 7)) == "....." + "hh"
+
+
 def test_who_watches_sees_the_scene_afresh_until_they_act() -> None:
     who = person(WatchfulCfg(**EXACT | {"margin": 0.5, "watch_s": 0.1}))  # type: ignore[arg-type]
     found = [who.act({}, torch.ones(1, 2))[1][0, 0].item() for _ in range(2)]
@@ -172,6 +181,7 @@ def test_a_person_who_was_put_back_goes_on_the_same() -> None:
         (WatchfulCfg, {"margin": 0.0}, "margin must be finite and above 0"),
         (WatchfulCfg, {"watch_s": math.inf}, "watch_s must be finite and above 0"),
         (WatchfulCfg, {"patience_s": math.nan}, "patience_s must be at least 0"),
+        (WatchfulCfg, {"trust_after_s": -1.0}, "trust_after_s must be at least 0"),
         (LateCfg, {"tired_after_s": 0.0}, "tired_after_s must be above 0"),
     ],
 )
