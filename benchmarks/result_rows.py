@@ -111,6 +111,8 @@ def helped(experiment: str, name: str = "", training: tuple[str, ...] = (), crit
 
 
 RPM = "crazyflie_hover_rpm"
+TRUSTING = ("person.trust_after_s=900", "person.patience_s=7", "algo.target_entropy=-2")
+"""Who watches for the first half of the time and then helps where an episode takes long; and less noise."""
 ALONE = "person.margin=1000"
 """Nobody ever takes over."""
 CLUMSY = ("person=margin", "person.noise=3")
@@ -139,6 +141,7 @@ ROWS = (
     corrected("reach_sac"),
     corrected("lift_rlpd", data="lift"),
     helped("lift_hil"),
+    helped("lift_hil", "lift_hil, trusting", TRUSTING),
     helped("lift_hil", "lift_hil hil_serl", ("algo.labels=hil_serl",)),
     helped("lift_hil", "lift_hil hg_dagger", ("algo.labels=hg_dagger",)),
     helped("lift_hil", "lift_hil RLPD alone", ("algo.labels=hil_serl", ALONE)),
