@@ -130,8 +130,10 @@ class LearnerServer:
             self._inboxes[name].journal.drop(position)
 
     def close(self) -> None:
-        """Connections end; what was acknowledged is in the journals."""
+        """Connections end; what was acknowledged is in the journals. Once more does nothing."""
         with self._changed:
+            if self._closing:
+                return
             self._closing = True
             self._changed.notify_all()
         self._server.stop(grace=0.2).wait()

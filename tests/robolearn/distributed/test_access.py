@@ -140,6 +140,16 @@ def test_two_learners_share_neither_address_nor_journal(tmp_path):
     LearnerServer(server.address, ABOUT, tmp_path / "second").close()  # and the failed one holds nothing
 
 
+def test_a_server_that_is_closed_twice_closes_nothing_of_others(tmp_path):
+    server = LearnerServer("127.0.0.1:0", ABOUT, tmp_path / "learner")
+    server.close()
+    files = [(tmp_path / str(k)).open("w") for k in range(20)]  # one of them has the number that its lock had
+    server.close()
+    for file in files:
+        file.write("there")
+        file.close()
+
+
 def test_a_unix_socket_serves_too(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # a socket's path is short
     server = LearnerServer("unix:socket", ABOUT, tmp_path / "learner")
