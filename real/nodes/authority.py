@@ -36,7 +36,7 @@ class AuthorityNode(ros.Node):
     def __init__(self) -> None:
         super().__init__("guard")
         self.latency = Spread()
-        self._said: tuple[str, str] = ("", "")
+        self._said = self._reported = ("", "")
         self._said_s = 0.0  # on the steady clock
         self._tellers: list[str] = []
         self.intruders: list[str] = []
@@ -68,6 +68,7 @@ class AuthorityNode(ros.Node):
     def service(self, name: str, call: Callable[[], Any]) -> None:
         def answer(request: Any, response: Any) -> Any:
             response.success, response.message = call()
+            self._tell(self.guard.state)  # before the next period, in which it may be over
             self.get_logger().info(f"{name}: {response.message}")
             return response
 
@@ -97,12 +98,17 @@ class AuthorityNode(ros.Node):
         return answer
 
     def announce(self, state: str, reasons: Any) -> None:
-        """When state or owner have changed."""
+        """When state or owner have changed, and with diagnostics."""
+        self._tell(state)
+        if self._said != self._reported:
+            self._reported = self._said
+            self.report(reasons)
+
+    def _tell(self, state: str) -> None:
         said = state, self.guard.owner or ""
         if said != self._said:
             self._said = said
             self._say()
-            self.report(reasons)
 
     def _say(self) -> None:
         self._said_s = time.monotonic()
@@ -110,8 +116,7 @@ class AuthorityNode(ros.Node):
         self._owner.publish(String(data=self._said[1]))
 
     def _remind(self) -> None:
-        """Whoever goes on proposing does not know that authority is gone: given and lost between two periods, neither
-        was announced, or the answer to `take` came after it."""
+        """Whoever goes on proposing does not know that authority is gone: the answer to `take` came after it."""
         if time.monotonic() - self._said_s > REMIND_S:
             self._say()
 

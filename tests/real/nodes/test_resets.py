@@ -194,6 +194,17 @@ def test_a_pause_breaks_a_reset_off(stack):
     stack.wait(stack.at_rest)
 
 
+def test_authority_that_is_given_back_at_once_is_known_to_be_gone(stack):
+    """As where the arm stands at its start already: a guard that tells of it once a period would tell nothing, and who
+    waits until nobody has the arm would wait for ever."""
+    bench = Bench(stack)
+    for _ in range(10):
+        bench.env.take()
+        bench.env.hold()
+        bench.env.serve(0.1)
+        stack.until(lambda: bench.env.link.owner == "", lambda: bench.env.serve(0.02), 10.0)
+
+
 def test_a_reset_that_fails_gives_authority_back(stack):
     """Not for want of proposals only: then the guard would stop the arm."""
     bench = Bench(stack)
