@@ -56,7 +56,7 @@ ANSWER_S = 1.0
 """In which a guard that is there answers."""
 LOOK_S = 0.1
 """Between two looks at whether it shall end."""
-PASSED_RAD, SLOWER = 0.1, 4.0
+PASSED_RAD, SLOWER = 0.03, 4.0
 """Of a way back: how near to a point the next one is gone for, and how much longer it may take than the way there."""
 THERE_RAD, OPEN_M = 0.02, 5e-3
 """How near a joint of the arm, and of a gripper, has to come to its start."""
@@ -329,6 +329,8 @@ class RobotEnv:
                     "its log says what it holds back: move the arm free by a device or by hand"
                 )
             at = self.link.standing()[columns]
+            if not back:
+                self.way.add(at[:n])  # each joint at its own pace: not the line between two points
             if not back and (wanted - at)[:n].abs().max() > THERE_RAD and stuck(at[:n]):
                 ways, back = [*(torch.cat((point, rest[n:])) for point in self.way.back(at[:n])), wanted], True
                 full, until_s = (

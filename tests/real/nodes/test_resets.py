@@ -1,6 +1,7 @@
 """What becomes of the scene between two episodes of a robot: on a twin, behind a guard, with a person's joystick."""
 
 import dataclasses
+import itertools
 import threading
 import time
 
@@ -192,6 +193,45 @@ def test_a_pause_breaks_a_reset_off(stack):
             break
     assert "operator has paused" in str(error.value) and bench.away() > 0.1
     stack.wait(stack.at_rest)
+
+
+def test_what_bars_the_way_is_left_as_it_was_come_to(stack):
+    """It came over an obstacle (joint 3 raised), and starts back below it. Where it is stopped it can go neither on
+    nor straight to where it began to go back, only as it has come."""
+    bench = Bench(stack)
+    env, far = bench.env, REST.clone()
+    far[:2] += torch.tensor([0.6, 0.2])
+
+    def barred(joints):
+        first, second, raised = (joints[:3] - REST[:3]).tolist()
+        return raised < 0.1 and (0.15 < first < 0.3 or (first < 0.44 and second > 0.06))
+
+    def slowly(target):
+        """Of a guard: each joint as far as it gets in a period, and nothing where that is barred."""
+        at = env.link.standing()[env.link.reader.columns(env.pipeline.joints)]
+        reached.setdefault("at", at[:7])
+        step = (target[:7] - reached["at"]).clamp(-0.02, 0.02)
+        if not barred(reached["at"] + step):
+            reached["at"] = reached["at"] + step
+        propose(torch.cat((reached["at"], target[7:])))
+
+    propose, reached = env.link.propose_joints, {}
+    for left in reversed(range(TRIES)):  # a busy machine stops the arm
+        try:
+            env.link.propose_joints, reached = propose, {}
+            env.go(far, 30.0)
+            over = [REST, REST + 0.3 * (torch.arange(7) == 2), far + 0.3 * (torch.arange(7) == 2), far]
+            env.way.begin(over[0])
+            for before, then in itertools.pairwise(over):
+                for share in torch.linspace(0.0, 1.0, 25):
+                    env.way.add(before + share * (then - before))
+            env.link.propose_joints = slowly
+            env.go(timeout_s=20.0)
+            break
+        except RobotError:
+            if not left:
+                raise
+    assert bench.away() < 0.03
 
 
 def test_authority_that_is_given_back_at_once_is_known_to_be_gone(stack):
