@@ -1,9 +1,10 @@
-"""A policy that learned with a person, alone through ROS 2: `python -m benchmarks.hil_twin run=RUN [episodes=100]`.
+"""A policy that learned with a person, alone through ROS 2.
 
-Twin, guard (at 250 Hz, for two processors), teleop node and a simulated person are processes; the policy acts through
-`RobotEnv`, as a HIL actor does, but without exploring. The person puts the objects where the task draws them, says when
-an episode has succeeded or failed by the task's own criterion, and does not help. What differs from `robolearn
-evaluate` are delays, the guard, noise-free measurements, and a start in the default posture.
+`python -m benchmarks.hil_twin run=RUN [experiment=lift_hil] [episodes=100]`. Twin, guard (at 250 Hz, for two
+processors), teleop node and a simulated person are processes; the policy acts through `RobotEnv`, as a HIL actor does,
+but without exploring. The person puts the objects where the task draws them, says when an episode has succeeded or
+failed by the task's own criterion, and does not help. What differs from `robolearn evaluate` are delays, the guard,
+noise-free measurements, and a start in the default posture.
 """
 
 from __future__ import annotations
