@@ -28,6 +28,7 @@ from real.link import RobotError
 from robolearn import config
 from robolearn.cli import _world, hil
 from robolearn.cli._hil_robot import robot_env
+from robolearn.errors import UserError
 from robolearn.loops.evaluate import wilson
 from robolearn.loops.log import Display
 from robolearn.paths import share_dir
@@ -88,11 +89,14 @@ def episode(env: RobotEnv, policy: Policy) -> tuple[bool, int, str]:
 
 def main(words: list[str]) -> None:
     given = {"run": "", "experiment": "lift_hil", "episodes": "100"} | dict(w.split("=", 1) for w in words if "=" in w)
-    if not given["run"] or len(given) > 3:
+    if not given["run"] or len(given) > 3 or not given["episodes"].isdecimal() or not int(given["episodes"]):
         raise SystemExit("error: run=RUN [experiment=lift_hil] [episodes=100]")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     _world.discover()
-    folder, cfg, packed = _world.load_run(given["run"], "", [])
+    try:
+        folder, cfg, packed = _world.load_run(given["run"], "", [])
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from None
     count, found = int(given["episodes"]), list[tuple[bool, int, str]]()
     torch.set_num_threads(1)
     with (
